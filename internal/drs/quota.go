@@ -1,0 +1,33 @@
+package drs
+
+import "fmt"
+
+// QuotaCode is the service-quotas code of a limit, as AWS numbers them.
+type QuotaCode string
+
+const (
+	QuotaReplicatingServers QuotaCode = "L-C1D14A2B"
+	QuotaConcurrentJobs     QuotaCode = "L-D88FAC3A"
+	QuotaServersPerJob      QuotaCode = "L-B827C881"
+	QuotaServersInAllJobs   QuotaCode = "L-05AFA8C6"
+)
+
+// Quotas are the limits of one account in one region. AWS caps a job at 100
+// servers although the API takes 200; Lifeboat allows what the API takes.
+type Quotas struct {
+	ReplicatingServers int
+	ConcurrentJobs     int
+	ServersPerJob      int
+	ServersInAllJobs   int
+}
+
+// DefaultQuotas are the documented values, but for ServersPerJob.
+var DefaultQuotas = Quotas{ReplicatingServers: 300, ConcurrentJobs: 20, ServersPerJob: 200, ServersInAllJobs: 500}
+
+// QuotaExceeded refuses a request that would pass a limit.
+func QuotaExceeded(code QuotaCode, t ResourceType, id, format string, args ...any) *Error {
+	return &Error{
+		Kind: KindQuotaExceeded, Quota: code, ResourceType: t, ResourceID: id,
+		Message: fmt.Sprintf(format, args...),
+	}
+}
