@@ -1,0 +1,61 @@
+# Lifeboat's commands. `make` alone prints them. Every target first installs
+# what this machine lacks (scripts/setup.sh); there is nothing to prepare.
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS   += --no-print-directory
+
+export CGO_ENABLED := 0
+export GOFLAGS     := -buildvcs=false
+
+GO       := scripts/go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LINTER   := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME ?= 10s
+RUN      ?= .
+
+.PHONY: help
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: setup-build ## bin/lifeboat, one static binary
+	@$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/lifeboat ./cmd/lifeboat
+
+.PHONY: demo
+demo: setup-demo build ## protect a machine, kill it, recover it; ends by itself
+	@bin/lifeboat demo
+
+.PHONY: test
+test: setup-test ## all tests; quiet when green
+	@$(GO) vet ./...
+	@$(call quietly,$(GO) test -timeout 10m ./cmd/... ./internal/...)
+	@$(call quietly,$(GO) test -timeout 15m -p 1 ./test/...)
+
+.PHONY: race
+race: setup-test ## the internal packages under the race detector (RUN=regexp to choose)
+	@CGO_ENABLED=1 $(GO) test -race -timeout 30m -run '$(RUN)' ./internal/...
+
+.PHONY: bench
+bench: setup-bench build ## side by side with peers; writes bench/results.json
+	@$(GO) run ./test/bench -lifeboat bin/lifeboat -out bench/results.json
+
+.PHONY: lint
+lint: setup-build ## golangci-lint, pinned, built by Go (slow the first time)
+	@$(GO) run $(LINTER) run ./...
+
+.PHONY: fuzz
+fuzz: setup-build ## every fuzz test for FUZZTIME each (10s)
+	@scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: clean
+clean: ## remove what the targets built
+	@rm -rf bin bench/*.tmp
+
+.PHONY: setup-build setup-demo setup-test setup-bench
+setup-build setup-demo setup-test setup-bench:
+	@scripts/setup.sh $(@:setup-%=%)
+
+# Packages without tests are no news; everything else go test says is kept, and
+# so is its exit status.
+quietly = $(1) 2>&1 | { grep --line-buffered -v 'no test files' || true; }

@@ -1,0 +1,68 @@
+package architecture
+
+// A rule says which of our own packages the ones under dir may import, and why
+// no others. A dir covers its subdirectories unless they have a rule themselves;
+// so does an entry of may.
+type rule struct {
+	dir string
+	may []string
+	why string
+}
+
+var rules = []rule{
+	{"internal/drs", nil,
+		"drs is the vocabulary everyone shares: standard library only, no I/O, so that nothing can import in a circle"},
+	{"internal/durable", nil,
+		"durable knows files and fsync, nothing of what is in them"},
+
+	{"internal/source/inventory", []string{"internal/drs"},
+		"the inventory looks at a machine; it neither sends nor stores"},
+	{"internal/source/blocktrack", []string{"internal/drs"},
+		"trackers find changed blocks; what becomes of them is the agent's business"},
+	{"internal/source", []string{"internal/drs", "internal/durable", "internal/source", "internal/replication"},
+		"the agent runs on the protected machine and must not carry the server along"},
+	{"internal/replication", []string{"internal/drs"},
+		"the wire is spoken by both ends and belongs to neither"},
+
+	{"internal/vault/segment", []string{"internal/drs"},
+		"the segment format is a pure codec: a stand-alone reader must be able to use it"},
+	{"internal/vault/blob", []string{"internal/drs", "internal/durable"},
+		"a blob store keeps named bytes and knows no format"},
+	{"internal/vault", []string{"internal/drs", "internal/durable", "internal/vault"},
+		"the vault is the truth and depends on nobody who writes to it or reads from it"},
+
+	{"internal/recovery/nbd", []string{"internal/drs"},
+		"the NBD server serves a device it is given and knows no vault"},
+	{"internal/recovery/convert", []string{"internal/drs"},
+		"convert looks at a disk through io.ReaderAt, whoever serves it"},
+	{"internal/recovery/machine", []string{"internal/drs", "internal/durable"},
+		"machines take disks by address and know neither vault nor API"},
+	{"internal/recovery", []string{"internal/drs", "internal/durable", "internal/db", "internal/vault", "internal/recovery"},
+		"recovery turns points into machines; agents and the wire API reach it through server"},
+	{"internal/ingest", []string{"internal/drs", "internal/durable", "internal/replication", "internal/vault", "internal/iam"},
+		"ingest lets agents into the vault and knows nothing of recovery"},
+
+	{"internal/iam", []string{"internal/drs", "internal/durable"},
+		"who may do what is decided without looking at the data"},
+	{"internal/db", []string{"internal/drs"},
+		"tables hold the domain; rules and transport live elsewhere"},
+	{"internal/drsapi", []string{"internal/drs", "internal/iam"},
+		"the wire API sees the domain through small interfaces of its own; wire shapes stay in it"},
+	{"internal/console", nil,
+		"the console is a client like any other and has no private door"},
+
+	{"internal/demo", []string{"internal/drs", "internal/demo"},
+		"the demo uses Lifeboat from outside, as its users do: own processes and the AWS SDK"},
+	{"internal/server", []string{"internal"},
+		"the wings meet in server"},
+	{"cmd", []string{"internal", "cmd"},
+		"commands wire and print"},
+	{"test", []string{"internal", "cmd", "test"},
+		"suites may look anywhere"},
+}
+
+// mayNever lists (in may) what even the wiring leaves alone.
+var mayNever = []rule{
+	{"internal/server", []string{"internal/source", "internal/demo"},
+		"the server never runs on the protected machine's side of the wire"},
+}
