@@ -1,0 +1,216 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"lifeboat/internal/drs"
+)
+
+type jobRow struct {
+	bun.BaseModel `bun:"table:jobs"`
+
+	ID        string `bun:",pk"`
+	Account   string
+	Region    string
+	Type      string
+	Initiated string
+	Status    string
+	Created   stamp
+	Ended     stamp
+	Tags      document[drs.Tags]
+}
+
+type jobServerRow struct {
+	bun.BaseModel `bun:"table:job_servers"`
+
+	Job          string `bun:",pk"`
+	Ordinal      int64  `bun:",pk"`
+	SourceServer string
+	Snapshot     string
+	Instance     string
+	Status       string
+}
+
+func (r jobRow) resource(servers []jobServerRow) drs.Job {
+	job := drs.Job{
+		ID: drs.JobID(r.ID), Account: drs.Account{ID: r.Account, Region: r.Region},
+		Type: drs.JobType(r.Type), Initiated: drs.InitiatedBy(r.Initiated), Status: drs.JobStatus(r.Status),
+		Created: r.Created.Time(), Ended: r.Ended.Time(), Tags: r.Tags.V,
+	}
+	job.Servers = convert(servers, func(s jobServerRow) drs.ParticipatingServer {
+		return drs.ParticipatingServer{
+			SourceServer: drs.SourceServerID(s.SourceServer), Snapshot: drs.RecoverySnapshotID(s.Snapshot),
+			Instance: drs.RecoveryInstanceID(s.Instance), Status: drs.LaunchStatus(s.Status),
+		}
+	})
+	return job
+}
+
+// InsertJob adds a job and its servers.
+func (tx Tx) InsertJob(ctx context.Context, job drs.Job) error {
+	row := jobRow{
+		ID: string(job.ID), Account: job.Account.ID, Region: job.Account.Region, Type: string(job.Type),
+		Initiated: string(job.Initiated), Status: string(job.Status), Created: stampOf(job.Created),
+		Ended: stampOf(job.Ended), Tags: document[drs.Tags]{job.Tags},
+	}
+	if _, err := tx.NewInsert().Model(&row).Exec(ctx); err != nil {
+		return fmt.Errorf("insert job %s: %w", job.ID, err)
+	}
+	servers := make([]jobServerRow, 0, len(job.Servers))
+	for i, s := range job.Servers {
+		servers = append(servers, jobServerRow{
+			Job: string(job.ID), Ordinal: int64(i), SourceServer: string(s.SourceServer),
+			Snapshot: string(s.Snapshot), Instance: string(s.Instance), Status: string(s.Status),
+		})
+	}
+	if _, err := tx.NewInsert().Model(&servers).Exec(ctx); err != nil {
+		return fmt.Errorf("insert the servers of job %s: %w", job.ID, err)
+	}
+	return nil
+}
+
+// Job returns one job of the account, or ErrAbsent.
+func (d *DB) Job(ctx context.Context, account drs.Account, id drs.JobID) (drs.Job, error) {
+	var row jobRow
+	err := d.read.NewSelect().Model(&row).
+		Where("id = ? AND account = ? AND region = ?", id, account.ID, account.Region).Scan(ctx)
+	if err != nil {
+		return drs.Job{}, fmt.Errorf("look up job %s: %w", id, absent(err))
+	}
+	jobs, err := withServers(ctx, d.read, []jobRow{row})
+	if err != nil {
+		return drs.Job{}, err
+	}
+	return jobs[0], nil
+}
+
+// JobByID is Job for the job's own worker, which knows no account.
+func (d *DB) JobByID(ctx context.Context, id drs.JobID) (drs.Job, error) {
+	var row jobRow
+	if err := d.read.NewSelect().Model(&row).Where("id = ?", id).Scan(ctx); err != nil {
+		return drs.Job{}, fmt.Errorf("look up job %s: %w", id, absent(err))
+	}
+	return d.Job(ctx, drs.Account{ID: row.Account, Region: row.Region}, id)
+}
+
+// JobFilter narrows a listing; zero members do not.
+type JobFilter struct {
+	IDs      []drs.JobID
+	From, To time.Time // both inclusive, of the job's creation
+}
+
+// Jobs lists the jobs of an account, newest first.
+func (d *DB) Jobs(ctx context.Context, account drs.Account, f JobFilter, page Page) ([]drs.Job, string, error) {
+	var rows []jobRow
+	q := d.read.NewSelect().Model(&rows).Where("account = ? AND region = ?", account.ID, account.Region)
+	if len(f.IDs) > 0 {
+		q = q.Where("id IN (?)", bun.In(f.IDs))
+	}
+	if !f.From.IsZero() {
+		q = q.Where("created >= ?", stampOf(f.From))
+	}
+	if !f.To.IsZero() {
+		q = q.Where("created <= ?", stampOf(f.To))
+	}
+	q, err := page.by(q, "created", "id", true)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := q.Scan(ctx); err != nil {
+		return nil, "", fmt.Errorf("list jobs: %w", err)
+	}
+	rows, next := cut(page, rows, func(r jobRow) cursor { return cursor{int64(r.Created), r.ID} })
+	jobs, err := withServers(ctx, d.read, rows)
+	return jobs, next, err
+}
+
+func withServers(ctx context.Context, db bun.IDB, rows []jobRow) ([]drs.Job, error) {
+	servers := map[string][]jobServerRow{}
+	if len(rows) > 0 {
+		var all []jobServerRow
+		ids := convert(rows, func(r jobRow) string { return r.ID })
+		err := db.NewSelect().Model(&all).Where("job IN (?)", bun.In(ids)).Order("job", "ordinal").Scan(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("list the servers of jobs: %w", err)
+		}
+		for _, s := range all {
+			servers[s.Job] = append(servers[s.Job], s)
+		}
+	}
+	return convert(rows, func(r jobRow) drs.Job { return r.resource(servers[r.ID]) }), nil
+}
+
+// Busy returns those of the servers that a running job is processing, with the
+// job.
+func (tx Tx) Busy(ctx context.Context, servers []drs.SourceServerID) (map[drs.SourceServerID]drs.JobID, error) {
+	var rows []jobServerRow
+	err := tx.NewSelect().Model(&rows).Join("JOIN jobs ON jobs.id = job_server_row.job").
+		Where("jobs.status <> ?", string(drs.JobCompleted)).
+		Where("job_server_row.source_server IN (?)", bun.In(servers)).Scan(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look up running jobs: %w", err)
+	}
+	busy := map[drs.SourceServerID]drs.JobID{}
+	for _, r := range rows {
+		busy[drs.SourceServerID(r.SourceServer)] = drs.JobID(r.Job)
+	}
+	return busy, nil
+}
+
+// Running counts the account's jobs that are not completed, and their servers.
+func (tx Tx) Running(ctx context.Context, account drs.Account) (jobs, servers int, err error) {
+	err = tx.NewRaw(`SELECT COUNT(DISTINCT jobs.id), COUNT(job_servers.job) FROM jobs LEFT JOIN job_servers ON job_servers.job = jobs.id
+		WHERE jobs.account = ? AND jobs.region = ? AND jobs.status <> ?`,
+		account.ID, account.Region, string(drs.JobCompleted)).Scan(ctx, &jobs, &servers)
+	if err != nil {
+		return 0, 0, fmt.Errorf("count running jobs: %w", err)
+	}
+	return jobs, servers, nil
+}
+
+// SetJobStatus moves a job on along its transition table. Completing it sets
+// its end.
+func (tx Tx) SetJobStatus(ctx context.Context, id drs.JobID, to drs.JobStatus) error {
+	var row jobRow
+	if err := tx.NewSelect().Model(&row).Where("id = ?", id).Scan(ctx); err != nil {
+		return fmt.Errorf("look up job %s: %w", id, absent(err))
+	}
+	next, err := drs.JobStatus(row.Status).Next(to)
+	if err != nil {
+		return fmt.Errorf("job %s: %w", id, err)
+	}
+	row.Status = string(next)
+	if next == drs.JobCompleted && row.Ended == 0 {
+		row.Ended = stampOf(time.Now())
+	}
+	if _, err := tx.NewUpdate().Model(&row).Column("status", "ended").WherePK().Exec(ctx); err != nil {
+		return fmt.Errorf("set status of job %s: %w", id, err)
+	}
+	return nil
+}
+
+// SetLaunchStatus moves one server of a job on along its transition table. An
+// empty instance leaves the one that is set.
+func (tx Tx) SetLaunchStatus(ctx context.Context, id drs.JobID, server drs.SourceServerID, to drs.LaunchStatus, instance drs.RecoveryInstanceID) error {
+	var row jobServerRow
+	err := tx.NewSelect().Model(&row).Where("job = ? AND source_server = ?", id, server).Limit(1).Scan(ctx)
+	if err != nil {
+		return fmt.Errorf("look up %s in job %s: %w", server, id, absent(err))
+	}
+	next, err := drs.LaunchStatus(row.Status).Next(to)
+	if err != nil {
+		return fmt.Errorf("%s in job %s: %w", server, id, err)
+	}
+	row.Status = string(next)
+	if instance != "" {
+		row.Instance = string(instance)
+	}
+	if _, err := tx.NewUpdate().Model(&row).Column("status", "instance").WherePK().Exec(ctx); err != nil {
+		return fmt.Errorf("set launch status of %s in job %s: %w", server, id, err)
+	}
+	return nil
+}

@@ -1,0 +1,143 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"lifeboat/internal/drs"
+)
+
+type pointRow struct {
+	bun.BaseModel `bun:"table:recovery_points"`
+
+	ID           string `bun:",pk"`
+	SourceServer string
+	Expected     stamp
+	Taken        stamp
+	Consistency  string
+	Method       string
+	Epoch        int64
+}
+
+func (r pointRow) resource() drs.RecoveryPoint {
+	return drs.RecoveryPoint{
+		ID: drs.RecoverySnapshotID(r.ID), SourceServer: drs.SourceServerID(r.SourceServer),
+		Expected: r.Expected.Time(), Taken: r.Taken.Time(),
+		Consistency: drs.Consistency(r.Consistency), Method: drs.CutMethod(r.Method), Epoch: uint64(r.Epoch),
+	}
+}
+
+func pointRowOf(p drs.RecoveryPoint) pointRow {
+	return pointRow{
+		ID: string(p.ID), SourceServer: string(p.SourceServer),
+		Expected: stampOf(p.Expected), Taken: stampOf(p.Taken),
+		Consistency: string(p.Consistency), Method: string(p.Method), Epoch: int64(p.Epoch),
+	}
+}
+
+// AddPoint puts a committed point into the catalogue; again changes nothing.
+func (d *DB) AddPoint(ctx context.Context, p drs.RecoveryPoint) error {
+	row := pointRowOf(p)
+	if _, err := d.write.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx); err != nil {
+		return fmt.Errorf("add recovery point %s: %w", p.ID, err)
+	}
+	return nil
+}
+
+// ReplacePoints makes the catalogue of one server equal to what the vault holds.
+func (d *DB) ReplacePoints(ctx context.Context, server drs.SourceServerID, points []drs.RecoveryPoint) error {
+	const batch = 500
+	err := d.InTx(ctx, func(ctx context.Context, tx Tx) error {
+		if _, err := tx.NewDelete().Model((*pointRow)(nil)).Where("source_server = ?", server).Exec(ctx); err != nil {
+			return err
+		}
+		rows := convert(points, pointRowOf)
+		for len(rows) > 0 {
+			n := min(batch, len(rows))
+			some := rows[:n]
+			if _, err := tx.NewInsert().Model(&some).Exec(ctx); err != nil {
+				return err
+			}
+			rows = rows[n:]
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("catalogue the recovery points of %s: %w", server, err)
+	}
+	return nil
+}
+
+// PointFilter narrows a listing; zero members do not. Fuzzy points are listed
+// only when asked for.
+type PointFilter struct {
+	From, To     time.Time // both inclusive, of the point's taken time
+	IncludeFuzzy bool
+	Descending   bool
+}
+
+// Points lists the recovery points of one server by time.
+func (d *DB) Points(ctx context.Context, server drs.SourceServerID, f PointFilter, page Page) ([]drs.RecoveryPoint, string, error) {
+	var rows []pointRow
+	q := d.read.NewSelect().Model(&rows).Where("source_server = ?", server)
+	if !f.From.IsZero() {
+		q = q.Where("taken >= ?", stampOf(f.From))
+	}
+	if !f.To.IsZero() {
+		q = q.Where("taken <= ?", stampOf(f.To))
+	}
+	if !f.IncludeFuzzy {
+		q = q.Where("consistency <> ?", string(drs.Fuzzy))
+	}
+	q, err := page.by(q, "taken", "id", f.Descending)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := q.Scan(ctx); err != nil {
+		return nil, "", fmt.Errorf("list recovery points of %s: %w", server, err)
+	}
+	rows, next := cut(page, rows, func(r pointRow) cursor { return cursor{int64(r.Taken), r.ID} })
+	return convert(rows, pointRow.resource), next, nil
+}
+
+// Point returns one recovery point, or ErrAbsent.
+func (d *DB) Point(ctx context.Context, id drs.RecoverySnapshotID) (drs.RecoveryPoint, error) {
+	return point(ctx, d.read, id)
+}
+
+// Point is DB.Point within the transaction.
+func (tx Tx) Point(ctx context.Context, id drs.RecoverySnapshotID) (drs.RecoveryPoint, error) {
+	return point(ctx, tx, id)
+}
+
+func point(ctx context.Context, db bun.IDB, id drs.RecoverySnapshotID) (drs.RecoveryPoint, error) {
+	var row pointRow
+	if err := db.NewSelect().Model(&row).Where("id = ?", id).Scan(ctx); err != nil {
+		return drs.RecoveryPoint{}, fmt.Errorf("look up recovery point %s: %w", id, absent(err))
+	}
+	return row.resource(), nil
+}
+
+// LatestPoint returns the newest point of a server that may be chosen without
+// being named, or ErrAbsent.
+func (d *DB) LatestPoint(ctx context.Context, server drs.SourceServerID) (drs.RecoveryPoint, error) {
+	return latestPoint(ctx, d.read, server)
+}
+
+// LatestPoint is DB.LatestPoint within the transaction.
+func (tx Tx) LatestPoint(ctx context.Context, server drs.SourceServerID) (drs.RecoveryPoint, error) {
+	return latestPoint(ctx, tx, server)
+}
+
+func latestPoint(ctx context.Context, db bun.IDB, server drs.SourceServerID) (drs.RecoveryPoint, error) {
+	var row pointRow
+	err := db.NewSelect().Model(&row).Where("source_server = ? AND consistency <> ?", server, string(drs.Fuzzy)).
+		Order("taken DESC", "id DESC").Limit(1).Scan(ctx)
+	if err != nil {
+		return drs.RecoveryPoint{}, fmt.Errorf("look up the latest recovery point of %s: %w", server, absent(err))
+	}
+	return row.resource(), nil
+}

@@ -1,0 +1,228 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"lifeboat/internal/drs"
+)
+
+type serverRow struct {
+	bun.BaseModel `bun:"table:source_servers"`
+
+	ID                       string `bun:",pk"`
+	Account                  string
+	Region                   string
+	HardwareID               string
+	AgentVersion             string
+	Added                    stamp
+	FirstByte                stamp
+	LastSeen                 stamp
+	LastLaunch               document[*drs.LastLaunch]
+	LastLaunchResult         string
+	RecoveryInstance         string
+	Properties               document[drs.SourceProperties]
+	Replication              document[drs.DataReplicationInfo]
+	ReplicationConfiguration document[drs.ReplicationConfiguration]
+	LaunchConfiguration      document[drs.LaunchConfiguration]
+	Tags                     document[drs.Tags]
+}
+
+func (r serverRow) resource() drs.SourceServer {
+	return drs.SourceServer{
+		ID:           drs.SourceServerID(r.ID),
+		Account:      drs.Account{ID: r.Account, Region: r.Region},
+		Tags:         r.Tags.V,
+		HardwareID:   r.HardwareID,
+		AgentVersion: r.AgentVersion,
+		Properties:   r.Properties.V,
+		Replication:  r.Replication.V,
+		LifeCycle: drs.LifeCycle{
+			AddedToService: r.Added.Time(),
+			FirstByte:      r.FirstByte.Time(),
+			LastSeen:       r.LastSeen.Time(),
+			LastLaunch:     r.LastLaunch.V,
+		},
+		LastLaunchResult:         drs.LastLaunchResult(r.LastLaunchResult),
+		RecoveryInstance:         drs.RecoveryInstanceID(r.RecoveryInstance),
+		ReplicationConfiguration: r.ReplicationConfiguration.V,
+		LaunchConfiguration:      r.LaunchConfiguration.V,
+	}
+}
+
+// Registration is an agent that introduces its machine.
+type Registration struct {
+	Account      drs.Account
+	HardwareID   string
+	AgentVersion string
+	Properties   drs.SourceProperties
+}
+
+// RegisterServer returns the source server of the machine, a new one when the
+// account has none with its hardware ID. A known one keeps everything but its
+// properties and agent version.
+func (d *DB) RegisterServer(ctx context.Context, r Registration) (server drs.SourceServer, created bool, err error) {
+	err = d.InTx(ctx, func(ctx context.Context, tx Tx) error {
+		var row serverRow
+		err := tx.NewSelect().Model(&row).
+			Where("account = ? AND region = ? AND hardware_id = ?", r.Account.ID, r.Account.Region, r.HardwareID).Scan(ctx)
+		switch {
+		case err == nil:
+			row.Properties.V, row.AgentVersion = r.Properties, r.AgentVersion
+			_, err = tx.NewUpdate().Model(&row).Column("properties", "agent_version").WherePK().Exec(ctx)
+		case errors.Is(absent(err), ErrAbsent):
+			created = true
+			row = newServerRow(r)
+			_, err = tx.NewInsert().Model(&row).Exec(ctx)
+		}
+		server = row.resource()
+		return err
+	})
+	if err != nil {
+		return drs.SourceServer{}, false, fmt.Errorf("register source server: %w", err)
+	}
+	return server, created, nil
+}
+
+func newServerRow(r Registration) serverRow {
+	id, now := drs.NewSourceServerID(), time.Now()
+	return serverRow{
+		ID: string(id), Account: r.Account.ID, Region: r.Account.Region,
+		HardwareID: r.HardwareID, AgentVersion: r.AgentVersion,
+		Added: stampOf(now), LastSeen: stampOf(now),
+		LastLaunchResult:         string(drs.LastLaunchNotStarted),
+		Properties:               document[drs.SourceProperties]{r.Properties},
+		Replication:              document[drs.DataReplicationInfo]{drs.DataReplicationInfo{State: drs.ReplicationInitiating, Begun: now.UTC()}},
+		ReplicationConfiguration: document[drs.ReplicationConfiguration]{drs.DefaultReplicationConfiguration(id)},
+		LaunchConfiguration:      document[drs.LaunchConfiguration]{drs.DefaultLaunchConfiguration(id)},
+		Tags:                     document[drs.Tags]{drs.Tags{}},
+	}
+}
+
+// SourceServer returns one server of the account, or ErrAbsent.
+func (d *DB) SourceServer(ctx context.Context, account drs.Account, id drs.SourceServerID) (drs.SourceServer, error) {
+	return sourceServer(ctx, d.read, account, id)
+}
+
+// SourceServer is DB.SourceServer within the transaction.
+func (tx Tx) SourceServer(ctx context.Context, account drs.Account, id drs.SourceServerID) (drs.SourceServer, error) {
+	return sourceServer(ctx, tx, account, id)
+}
+
+func sourceServer(ctx context.Context, db bun.IDB, account drs.Account, id drs.SourceServerID) (drs.SourceServer, error) {
+	var row serverRow
+	err := db.NewSelect().Model(&row).
+		Where("id = ? AND account = ? AND region = ?", id, account.ID, account.Region).Scan(ctx)
+	if err != nil {
+		return drs.SourceServer{}, fmt.Errorf("look up source server %s: %w", id, absent(err))
+	}
+	return row.resource(), nil
+}
+
+// SourceServerFilter narrows a listing; empty members do not.
+type SourceServerFilter struct {
+	IDs        []drs.SourceServerID
+	HardwareID string
+}
+
+// SourceServers lists the servers of an account, oldest first, and the cursor
+// of the next page.
+func (d *DB) SourceServers(ctx context.Context, account drs.Account, f SourceServerFilter, page Page) ([]drs.SourceServer, string, error) {
+	var rows []serverRow
+	q := d.read.NewSelect().Model(&rows).Where("account = ? AND region = ?", account.ID, account.Region)
+	if len(f.IDs) > 0 {
+		q = q.Where("id IN (?)", bun.In(f.IDs))
+	}
+	if f.HardwareID != "" {
+		// The API means a MAC address or a machine's UUID by it.
+		q = q.Where(`(hardware_id = ?0
+			OR lower(json_extract(properties, '$.vmwareUuid')) = lower(?0)
+			OR EXISTS (SELECT 1 FROM json_each(properties, '$.networkInterfaces')
+				WHERE lower(json_extract(value, '$.mac')) = lower(?0)))`, f.HardwareID)
+	}
+	q, err := page.by(q, "added", "id", false)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := q.Scan(ctx); err != nil {
+		return nil, "", fmt.Errorf("list source servers: %w", err)
+	}
+	rows, next := cut(page, rows, func(r serverRow) cursor { return cursor{int64(r.Added), r.ID} })
+	return convert(rows, serverRow.resource), next, nil
+}
+
+// AllServers lists every server of every account.
+func (d *DB) AllServers(ctx context.Context) ([]drs.SourceServer, error) {
+	var rows []serverRow
+	if err := d.read.NewSelect().Model(&rows).Order("added", "id").Scan(ctx); err != nil {
+		return nil, fmt.Errorf("list source servers: %w", err)
+	}
+	return convert(rows, serverRow.resource), nil
+}
+
+// ReportReplication keeps what the replication server sees of an agent. A zero
+// seen leaves the last one; the first report of data sets the first byte's time.
+func (d *DB) ReportReplication(ctx context.Context, id drs.SourceServerID, info drs.DataReplicationInfo, seen time.Time) error {
+	flowing := false
+	for _, disk := range info.Disks {
+		flowing = flowing || disk.Replicated > 0
+	}
+	q := d.write.NewUpdate().Model((*serverRow)(nil)).
+		Set("replication = ?", document[drs.DataReplicationInfo]{info}).Where("id = ?", id)
+	if !seen.IsZero() {
+		q = q.Set("last_seen = ?", stampOf(seen))
+	}
+	if flowing {
+		q = q.Set("first_byte = CASE first_byte WHEN 0 THEN ? ELSE first_byte END", stampOf(time.Now()))
+	}
+	if _, err := q.Exec(ctx); err != nil {
+		return fmt.Errorf("report replication of %s: %w", id, err)
+	}
+	return nil
+}
+
+// UpdateLaunchConfiguration changes the configuration of one server under f and
+// returns it; ErrAbsent when the account has no such server.
+func (d *DB) UpdateLaunchConfiguration(ctx context.Context, account drs.Account, id drs.SourceServerID, f func(*drs.LaunchConfiguration) error) (drs.LaunchConfiguration, error) {
+	var out drs.LaunchConfiguration
+	err := d.InTx(ctx, func(ctx context.Context, tx Tx) error {
+		server, err := tx.SourceServer(ctx, account, id)
+		if err != nil {
+			return err
+		}
+		out = server.LaunchConfiguration
+		if err := f(&out); err != nil {
+			return err
+		}
+		_, err = tx.NewUpdate().Model((*serverRow)(nil)).
+			Set("launch_configuration = ?", document[drs.LaunchConfiguration]{out}).Where("id = ?", id).Exec(ctx)
+		return err
+	})
+	return out, err
+}
+
+// SetLastLaunch keeps the outcome of a server's latest launch so far.
+func (tx Tx) SetLastLaunch(ctx context.Context, id drs.SourceServerID, launch *drs.LastLaunch, result drs.LastLaunchResult) error {
+	_, err := tx.NewUpdate().Model((*serverRow)(nil)).
+		Set("last_launch = ?", document[*drs.LastLaunch]{launch}).
+		Set("last_launch_result = ?", string(result)).Where("id = ?", id).Exec(ctx)
+	if err != nil {
+		return fmt.Errorf("set last launch of %s: %w", id, err)
+	}
+	return nil
+}
+
+// SetRecoveryInstance names the machine of a server's latest launch; empty when
+// it has none.
+func (tx Tx) SetRecoveryInstance(ctx context.Context, id drs.SourceServerID, instance drs.RecoveryInstanceID) error {
+	_, err := tx.NewUpdate().Model((*serverRow)(nil)).
+		Set("recovery_instance = ?", string(instance)).Where("id = ?", id).Exec(ctx)
+	if err != nil {
+		return fmt.Errorf("set recovery instance of %s: %w", id, err)
+	}
+	return nil
+}
