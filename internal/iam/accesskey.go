@@ -1,0 +1,158 @@
+package iam
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"regexp"
+
+	"lifeboat/internal/drs"
+)
+
+// AccessKey lets its holder call the API in the name of an account.
+type AccessKey struct {
+	ID      string // AKIA and 16 capital letters or digits
+	Secret  Secret // 40 characters
+	Account drs.Account
+}
+
+var (
+	accessKeyID = regexp.MustCompile(`^AKIA[A-Z2-7]{16}$`)
+	accountID   = regexp.MustCompile(`^[0-9]{12}$`)
+)
+
+// NewAccessKey makes a random access key of an account. It is kept nowhere.
+func NewAccessKey(account drs.Account) AccessKey {
+	id, secret := make([]byte, 10), make([]byte, 30)
+	rand.Read(id) // never fails: crypto/rand aborts the program instead
+	rand.Read(secret)
+	return AccessKey{
+		ID:      "AKIA" + base32.StdEncoding.EncodeToString(id),
+		Secret:  Secret(base64.StdEncoding.EncodeToString(secret)),
+		Account: account,
+	}
+}
+
+// Keyring holds access keys in memory, by ID. It implements KeySource and is
+// safe for concurrent use as long as nobody writes to it.
+type Keyring map[string]AccessKey
+
+// NewKeyring makes a keyring of the given keys.
+func NewKeyring(keys ...AccessKey) Keyring {
+	ring := Keyring{}
+	for _, k := range keys {
+		ring[k.ID] = k
+	}
+	return ring
+}
+
+// AccessKey implements KeySource.
+func (r Keyring) AccessKey(_ context.Context, id string) (AccessKey, error) {
+	key, ok := r[id]
+	if !ok {
+		return AccessKey{}, ErrUnknownKey
+	}
+	return key, nil
+}
+
+// adminKeyFile is the stored form of the admin access key. The secret is sealed
+// with AES-256-GCM under a key derived from the master key; all other members
+// are bound to it as additional data.
+type adminKeyFile struct {
+	Version   int    `json:"version"`
+	ID        string `json:"accessKeyId"`
+	AccountID string `json:"accountId"`
+	Region    string `json:"region"`
+	Sealed    []byte `json:"sealedSecret"` // nonce, then ciphertext and tag
+}
+
+const (
+	adminKeyVersion = 1
+	adminKeyPurpose = "admin access key v1"
+)
+
+// CreateAdminKey makes the admin access key of an account and keeps it at path,
+// its secret sealed with the master key. The file is durable when it returns;
+// an existing one is fs.ErrExist.
+func CreateAdminKey(path string, master []byte, account drs.Account) (AccessKey, error) {
+	if !accountID.MatchString(account.ID) || account.Region == "" {
+		return AccessKey{}, fmt.Errorf("create admin access key: account %q in region %q: want 12 digits and a region", account.ID, account.Region)
+	}
+	key := NewAccessKey(account)
+	box, err := adminKeyBox(master)
+	if err != nil {
+		return AccessKey{}, err
+	}
+	file := adminKeyFile{Version: adminKeyVersion, ID: key.ID, AccountID: account.ID, Region: account.Region}
+	nonce := make([]byte, box.NonceSize())
+	rand.Read(nonce)
+	file.Sealed = box.Seal(nonce, nonce, []byte(key.Secret.Reveal()), file.bound())
+	data, err := json.MarshalIndent(file, "", "  ")
+	if err != nil {
+		return AccessKey{}, fmt.Errorf("create admin access key: %w", err)
+	}
+	if err := createFile(path, append(data, '\n')); err != nil {
+		return AccessKey{}, err
+	}
+	return key, nil
+}
+
+// LoadAdminKey reads the key that CreateAdminKey kept. A wrong master key looks
+// like damage: *DamagedError.
+func LoadAdminKey(path string, master []byte) (AccessKey, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return AccessKey{}, err
+	}
+	damaged := func(reason string) (AccessKey, error) {
+		return AccessKey{}, &DamagedError{Path: path, Reason: reason}
+	}
+	var file adminKeyFile
+	if err := json.Unmarshal(data, &file); err != nil {
+		return damaged("it is not JSON")
+	}
+	if file.Version != adminKeyVersion {
+		return damaged(fmt.Sprintf("version %d is not known to this server", file.Version))
+	}
+	box, err := adminKeyBox(master)
+	if err != nil {
+		return AccessKey{}, err
+	}
+	if len(file.Sealed) < box.NonceSize() {
+		return damaged("the sealed secret is cut short")
+	}
+	nonce, sealed := file.Sealed[:box.NonceSize()], file.Sealed[box.NonceSize():]
+	secret, err := box.Open(nil, nonce, sealed, file.bound())
+	if err != nil {
+		return damaged("the secret does not open: the file was changed, or the master key is not the one that sealed it")
+	}
+	if !accessKeyID.MatchString(file.ID) || !accountID.MatchString(file.AccountID) {
+		return damaged("the access key ID or account is malformed")
+	}
+	return AccessKey{
+		ID: file.ID, Secret: Secret(secret),
+		Account: drs.Account{ID: file.AccountID, Region: file.Region},
+	}, nil
+}
+
+// bound is what the sealed secret vouches for.
+func (f adminKeyFile) bound() []byte {
+	return fmt.Appendf(nil, "%d\n%s\n%s\n%s", f.Version, f.ID, f.AccountID, f.Region)
+}
+
+func adminKeyBox(master []byte) (cipher.AEAD, error) {
+	key, err := DeriveKey(master, adminKeyPurpose)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, fmt.Errorf("admin access key: %w", err)
+	}
+	return cipher.NewGCM(block)
+}
