@@ -1,0 +1,23 @@
+// Package nbd serves block devices over the NBD protocol: fixed newstyle
+// negotiation, structured replies with holes, block status, trim, write zeroes,
+// flush and FUA, to any number of connections.
+//
+// It guarantees:
+//   - an answered flush, or a write answered with FUA, is as durable as the
+//     Device's own Flush, for the writes of every connection to that Device;
+//   - a peer cannot make it allocate by a length it sent: option data, names and
+//     payloads are bounded first, and the payload memory of a connection has a
+//     fixed budget;
+//   - a bad request gets the NBD error that fits and leaves the connection
+//     usable; a peer that breaks the framing loses its own connection only;
+//   - Shutdown answers what was accepted and then hangs up, so that a client
+//     that reconnects (QEMU's reconnect-delay) resends the rest and its guest
+//     sees no error.
+//
+// It does not order overlapping requests in flight, as a disk does not, and it
+// does not encrypt or authenticate: listen on a unix socket whose directory
+// only the owner can enter, or on a loopback address.
+//
+// The package knows nothing of where the bytes lie. Abilities beyond reading
+// are small optional interfaces beside Device.
+package nbd

@@ -1,0 +1,50 @@
+package nbd
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+)
+
+// maxSocketPath is what a unix socket's address can hold on Linux, in bytes.
+const maxSocketPath = 107
+
+// ListenUnix listens on a unix socket at path that only the owner may use. A
+// socket that a dead server left there is replaced; one that still answers, or
+// anything that is not a socket, is refused with syscall.EADDRINUSE.
+func ListenUnix(path string) (net.Listener, error) {
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("listen on %s: the path of a unix socket may have %d bytes, this one has %d; use a shorter directory",
+			path, maxSocketPath, len(path))
+	}
+	switch info, err := os.Lstat(path); {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	case info.Mode().Type() != os.ModeSocket:
+		return nil, fmt.Errorf("listen on %s: something that is not a socket lies there; move it away: %w", path, syscall.EADDRINUSE)
+	default:
+		nc, err := net.Dial("unix", path)
+		if err == nil {
+			nc.Close()
+			return nil, fmt.Errorf("listen on %s: another server answers there; stop it first: %w", path, syscall.EADDRINUSE)
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, fmt.Errorf("probe socket %s: %w", path, err)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("remove stale socket: %w", err)
+		}
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		ln.Close()
+		return nil, fmt.Errorf("restrict socket to its owner: %w", err)
+	}
+	return ln, nil
+}
