@@ -10,9 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -71,7 +68,6 @@ func makeFilesystem(ctx context.Context, image, root string, offset, size int64,
 	cmd := exec.CommandContext(ctx, sbin("mke2fs"), "-q", "-F", "-t", "ext4", "-b", "4096", "-L", rootLabel, "-U", uuid, "-m", "0",
 		"-E", fmt.Sprintf("offset=%d,hash_seed=%s,root_owner=0:0,lazy_itable_init=0,nodiscard", offset, uuid),
 		"-d", root, image, fmt.Sprintf("%dk", size/1024))
-	cmd.Env = append(os.Environ(), fmt.Sprintf("E2FSPROGS_FAKE_TIME=%d", madeAt.Unix()))
 	return run(cmd)
 }
 
@@ -171,16 +167,6 @@ func run(cmd *exec.Cmd) error {
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, strings.TrimSpace(out.String()))
-	}
-	return nil
-}
-
-// setTimes sets the times of a file, or of a symbolic link itself.
-func setTimes(path string, at time.Time) error {
-	stamp := unix.NsecToTimespec(at.UnixNano())
-	err := unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{stamp, stamp}, unix.AT_SYMLINK_NOFOLLOW)
-	if err != nil {
-		return &os.PathError{Op: "utimensat", Path: path, Err: err}
 	}
 	return nil
 }

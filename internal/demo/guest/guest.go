@@ -102,8 +102,8 @@ func (s Spec) withDefaults() (Spec, error) {
 }
 
 // Build writes the disk image of a machine to path, which must not exist. The
-// same spec and packages give the same bytes. The file is sparse; on an error
-// nothing is left at path.
+// file is sparse, and the same spec gives the same disk and filesystem IDs. On
+// an error nothing is left at path.
 func Build(ctx context.Context, spec Spec, path string) (err error) {
 	spec, err = spec.withDefaults()
 	if err != nil {

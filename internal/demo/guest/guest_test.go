@@ -131,21 +131,6 @@ func TestUEFIShowsFiles(t *testing.T) {
 	}
 }
 
-func TestBuildIsRepeatable(t *testing.T) {
-	spec := guest.Spec{Hostname: "twin", Orders: &guest.Orders{}}
-	one, err := os.ReadFile(build(t, spec))
-	if err != nil {
-		t.Fatal(err)
-	}
-	two, err := os.ReadFile(build(t, spec))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(one, two) {
-		t.Error("the same spec gave two different images")
-	}
-}
-
 func TestBuildRefuses(t *testing.T) {
 	taken := filepath.Join(t.TempDir(), "taken")
 	if err := os.WriteFile(taken, []byte("mine"), 0o600); err != nil {

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 )
 
 // rootLabel is the label of the root filesystem; the machine finds it by that on
@@ -81,19 +80,7 @@ func writeRoot(dir string, spec Spec, kit kit) error {
 			return err
 		}
 	}
-	return stopTheClock(dir)
-}
-
-// madeAt is the time stamp of everything in an image: equal input, equal bytes.
-var madeAt = time.Unix(1_700_000_000, 0)
-
-func stopTheClock(dir string) error {
-	return filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return setTimes(path, madeAt)
-	})
+	return nil
 }
 
 // writeInitrd writes the archive that the kernel starts from: busybox, the
