@@ -80,9 +80,11 @@ func loadKit(dir string) (kit, error) {
 	if err := json.Unmarshal(data, &k); err != nil {
 		return kit{}, fmt.Errorf("damaged cache %s: %w; remove that directory and run again", dir, err)
 	}
-	digest, err := k.digest()
-	if err != nil || digest != k.Digest {
-		return kit{}, fmt.Errorf("damaged cache %s (%v); remove that directory and run again", dir, err)
+	switch digest, err := k.digest(); {
+	case err != nil:
+		return kit{}, fmt.Errorf("damaged cache %s: %w; remove that directory and run again", dir, err)
+	case digest != k.Digest:
+		return kit{}, fmt.Errorf("damaged cache %s: its files have changed; remove that directory and run again", dir)
 	}
 	return k, nil
 }
