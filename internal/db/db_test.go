@@ -227,10 +227,10 @@ func TestJobsMoveOnlyForward(t *testing.T) {
 	}
 	must(func(ctx context.Context, tx db.Tx) error { return tx.SetJobStatus(ctx, job.ID, drs.JobStarted) })
 	must(func(ctx context.Context, tx db.Tx) error {
-		return tx.SetLaunchStatus(ctx, job.ID, server, drs.LaunchInProgress, "i-0123456789abcdef0")
+		return tx.SetLaunchStatus(ctx, job.ID, server, "", drs.LaunchInProgress, "i-0123456789abcdef0")
 	})
 	must(func(ctx context.Context, tx db.Tx) error {
-		return tx.SetLaunchStatus(ctx, job.ID, server, drs.LaunchLaunched, "")
+		return tx.SetLaunchStatus(ctx, job.ID, server, "i-0123456789abcdef0", drs.LaunchLaunched, "")
 	})
 	must(func(ctx context.Context, tx db.Tx) error { return tx.SetJobStatus(ctx, job.ID, drs.JobCompleted) })
 

@@ -193,11 +193,13 @@ func (tx Tx) SetJobStatus(ctx context.Context, id drs.JobID, to drs.JobStatus) e
 	return nil
 }
 
-// SetLaunchStatus moves one server of a job on along its transition table. An
-// empty instance leaves the one that is set.
-func (tx Tx) SetLaunchStatus(ctx context.Context, id drs.JobID, server drs.SourceServerID, to drs.LaunchStatus, instance drs.RecoveryInstanceID) error {
+// SetLaunchStatus moves one server of a job on along its transition table. part
+// is the instance that the job names for the server, which tells two instances
+// of one server apart; launched, if not empty, is set as the instance from now
+// on.
+func (tx Tx) SetLaunchStatus(ctx context.Context, id drs.JobID, server drs.SourceServerID, part drs.RecoveryInstanceID, to drs.LaunchStatus, launched drs.RecoveryInstanceID) error {
 	var row jobServerRow
-	err := tx.NewSelect().Model(&row).Where("job = ? AND source_server = ?", id, server).Limit(1).Scan(ctx)
+	err := tx.NewSelect().Model(&row).Where("job = ? AND source_server = ? AND instance = ?", id, server, part).Scan(ctx)
 	if err != nil {
 		return fmt.Errorf("look up %s in job %s: %w", server, id, absent(err))
 	}
@@ -206,11 +208,22 @@ func (tx Tx) SetLaunchStatus(ctx context.Context, id drs.JobID, server drs.Sourc
 		return fmt.Errorf("%s in job %s: %w", server, id, err)
 	}
 	row.Status = string(next)
-	if instance != "" {
-		row.Instance = string(instance)
+	if launched != "" {
+		row.Instance = string(launched)
 	}
 	if _, err := tx.NewUpdate().Model(&row).Column("status", "instance").WherePK().Exec(ctx); err != nil {
 		return fmt.Errorf("set launch status of %s in job %s: %w", server, id, err)
+	}
+	return nil
+}
+
+// EndLaunch marks what a job launched of a server as terminated; a job that is
+// gone, or did not get that far, is left as it is.
+func (tx Tx) EndLaunch(ctx context.Context, id drs.JobID, server drs.SourceServerID) error {
+	_, err := tx.NewUpdate().Model((*jobServerRow)(nil)).Set("status = ?", string(drs.LaunchTerminated)).
+		Where("job = ? AND source_server = ? AND status = ?", id, server, string(drs.LaunchLaunched)).Exec(ctx)
+	if err != nil {
+		return fmt.Errorf("end the launch of %s by job %s: %w", server, id, err)
 	}
 	return nil
 }
