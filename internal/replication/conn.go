@@ -1,0 +1,120 @@
+package replication
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// ErrSilent: the peer said nothing for IdleTimeout.
+var ErrSilent = errors.New("the peer fell silent")
+
+// Conn carries messages over a connection, which should be TLS. Sending is safe
+// for concurrent use; one goroutine at a time may receive. After an error from
+// either direction the Conn is of no more use.
+type Conn struct {
+	net  net.Conn
+	r    *bufio.Reader
+	idle time.Duration
+
+	mu      sync.Mutex // covers the fields below and the order of frames
+	w       *bufio.Writer
+	scratch []byte
+	failed  error
+}
+
+// writeBuffer is what one TLS write carries when the sender is busy.
+const writeBuffer = 128 << 10
+
+// NewConn wraps an established connection.
+func NewConn(c net.Conn) *Conn {
+	return &Conn{
+		net:  c,
+		r:    bufio.NewReaderSize(c, 64<<10),
+		idle: IdleTimeout,
+		w:    bufio.NewWriterSize(c, writeBuffer),
+	}
+}
+
+// Remote is the peer's network address.
+func (c *Conn) Remote() string { return c.net.RemoteAddr().String() }
+
+// Queue puts a message into the write buffer; it may stay there until Flush.
+// The message may be used again when Queue returns.
+func (c *Conn) Queue(m Message) error { return c.write(m, false) }
+
+// Send queues a message and flushes.
+func (c *Conn) Send(m Message) error { return c.write(m, true) }
+
+// Flush sends what is queued.
+func (c *Conn) Flush() error { return c.write(nil, true) }
+
+func (c *Conn) write(m Message, flush bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failed != nil {
+		return c.failed
+	}
+	err := c.net.SetWriteDeadline(time.Now().Add(c.idle))
+	if err == nil && m != nil {
+		err = writeFrame(c.w, m, &c.scratch)
+	}
+	if err == nil && flush {
+		err = c.w.Flush()
+	}
+	if err != nil {
+		c.failed = fmt.Errorf("send to %s: %w", c.Remote(), silent(err))
+	}
+	return c.failed
+}
+
+// Receive returns the next message. An Error message of the peer is returned as
+// an error (*Error), a Bye as io.EOF.
+func (c *Conn) Receive() (Message, error) {
+	if err := c.net.SetReadDeadline(time.Now().Add(c.idle)); err != nil {
+		return nil, fmt.Errorf("receive from %s: %w", c.Remote(), err)
+	}
+	m, err := readFrame(c.r)
+	switch m := m.(type) {
+	case *Error:
+		return nil, m
+	case *Bye:
+		return nil, io.EOF
+	}
+	if err != nil {
+		return nil, fmt.Errorf("receive from %s: %w", c.Remote(), silent(err))
+	}
+	return m, nil
+}
+
+func silent(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w (%s)", ErrSilent, IdleTimeout)
+	}
+	return err
+}
+
+// Close ends the connection at once. Messages not flushed are lost.
+func (c *Conn) Close() error { return c.net.Close() }
+
+// Refuse tells the peer why the session ends and closes the connection.
+func (c *Conn) Refuse(e *Error) {
+	c.net.SetWriteDeadline(time.Now().Add(time.Second)) // unblocks a writer, too
+	c.mu.Lock()
+	if c.failed == nil {
+		c.net.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		if err := writeFrame(c.w, e, &c.scratch); err == nil {
+			c.failed = c.w.Flush()
+		}
+	}
+	if c.failed == nil {
+		c.failed = e
+	}
+	c.mu.Unlock()
+	c.net.Close()
+}

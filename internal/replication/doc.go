@@ -1,0 +1,52 @@
+// Package replication is the wire between an agent and the vault: typed
+// messages in checksummed frames over TLS 1.3 with mutual authentication. Both
+// ends live here; what the messages make happen lives in packages agent and
+// ingest.
+//
+// What it guarantees: a message that Receive returns arrived whole, passed its
+// checksum and keeps the limits of its kind; no length of the peer's is trusted
+// before it is bounded; a peer that falls silent is noticed within IdleTimeout.
+//
+// What it does not: it does not order epochs nor decide what is durable. An Ack
+// means what the sender of it promises, see docs/formats/replication.md, which
+// describes every byte.
+package replication
+
+import "time"
+
+const (
+	// ALPN names the protocol in the TLS handshake.
+	ALPN = "lifeboat-replication"
+	// MinVersion and MaxVersion are the versions this program speaks.
+	MinVersion uint16 = 1
+	MaxVersion uint16 = 1
+
+	// DefaultPort is where a replication server listens.
+	DefaultPort = 1500
+
+	// HeartbeatEvery is the pause after which an end that has nothing to say
+	// sends a Heartbeat.
+	HeartbeatEvery = 8 * time.Second
+	// IdleTimeout is the silence, and the longest blocked write, after which the
+	// peer counts as gone.
+	IdleTimeout = 25 * time.Second
+)
+
+// Limits of the protocol. Both ends hold them before they allocate.
+const (
+	// MaxPayload bounds the payload of any frame, in bytes.
+	MaxPayload = 256 << 10
+	// MaxData bounds the compressed bytes of one Data message.
+	MaxData = 64 << 10
+	// MaxExtents bounds the extents of one Data message.
+	MaxExtents = 16
+	// MaxDisks bounds the disks of one server, as the DRS API does.
+	MaxDisks = 60
+	// MaxDevice and MaxText bound device names and texts for people, in bytes.
+	MaxDevice = 1024
+	MaxText   = 4096
+	// MaxDigests bounds the chunks of one DigestRequest.
+	MaxDigests = 8192
+	// MaxInventory bounds the JSON document of an Inventory message.
+	MaxInventory = 128 << 10
+)

@@ -1,0 +1,73 @@
+package inventory
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"lifeboat/internal/drs"
+)
+
+// Identity is what makes a machine that registers again the same source server.
+//
+// A machine that the agent runs on is its machine ID and the UUID of its
+// firmware; where it has neither, its network cards and its name. A clone that
+// kept both is the same server by design: give the clone its own machine ID.
+//
+// Image files are not the machine that the agent runs on, and one host may hold
+// those of many machines. They are told apart by the name the user gives, the
+// host, and the paths of the images. So two agents with different images on one
+// host are two servers, and one that lost its state directory is still the
+// same. An image that moves elsewhere is a new server, unless the state
+// directory is kept and its disks are named as before.
+type Identity struct {
+	Image     bool
+	Hostname  string // the source server's, after overrides
+	MachineID string // of the host
+	DMIUUID   string // of the host
+	MACs      []string
+	Disks     []string // absolute paths; part of the identity of images only
+}
+
+// Identify returns the identity that goes with collected properties.
+func (c Collector) Identify(p drs.SourceProperties, disks []Disk) Identity {
+	id := Identity{
+		Image:     OnlyImages(disks),
+		Hostname:  p.Hostname,
+		MachineID: c.machineID(),
+		DMIUUID:   c.DMIUUID(),
+	}
+	for _, n := range p.NetworkInterfaces {
+		id.MACs = append(id.MACs, n.MAC)
+	}
+	for _, d := range disks {
+		id.Disks = append(id.Disks, d.Device)
+	}
+	return id
+}
+
+// HardwareID is the identity as one string: its kind and a hash. Two machines
+// are the same source server when their hardware IDs are equal.
+func (id Identity) HardwareID() string {
+	if id.Image {
+		disks := slices.Sorted(slices.Values(id.Disks))
+		return hashed("image", append([]string{id.Hostname, id.MachineID}, disks...))
+	}
+	if id.MachineID != "" || id.DMIUUID != "" {
+		return hashed("machine", []string{id.MachineID, id.DMIUUID})
+	}
+	macs := slices.Sorted(slices.Values(id.MACs))
+	return hashed("cards", append([]string{id.Hostname}, macs...))
+}
+
+// hashed keeps the parts apart by their lengths.
+func hashed(kind string, parts []string) string {
+	var b strings.Builder
+	for _, p := range parts {
+		fmt.Fprintf(&b, "%d:%s,", len(p), p)
+	}
+	sum := sha256.Sum256([]byte(b.String()))
+	return kind + ":" + hex.EncodeToString(sum[:16])
+}
