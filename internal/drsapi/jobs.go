@@ -1,0 +1,90 @@
+package drsapi
+
+import (
+	"context"
+
+	"lifeboat/internal/db"
+	"lifeboat/internal/drs"
+)
+
+type describeJobsRequest struct {
+	Filters describeJobsFilters `json:"filters,omitempty"`
+	Paging
+}
+
+type describeJobsFilters struct {
+	JobIDs   []jobID   `json:"jobIDs,omitempty" maxItems:"1000"`
+	FromDate timestamp `json:"fromDate,omitempty"`
+	ToDate   timestamp `json:"toDate,omitempty"`
+}
+
+type describeJobsResponse struct {
+	Items     []job           `json:"items"`
+	NextToken paginationToken `json:"nextToken,omitempty"`
+}
+
+type job struct {
+	JobID                  jobID                   `json:"jobID"`
+	ARN                    arn                     `json:"arn"`
+	Type                   string                  `json:"type" enum:"LAUNCH,TERMINATE,CREATE_CONVERTED_SNAPSHOT"`
+	InitiatedBy            string                  `json:"initiatedBy" enum:"START_RECOVERY,START_DRILL,FAILBACK,DIAGNOSTIC,TERMINATE_RECOVERY_INSTANCES,TARGET_ACCOUNT,CREATE_NETWORK_RECOVERY,UPDATE_NETWORK_RECOVERY,ASSOCIATE_NETWORK_RECOVERY"`
+	CreationDateTime       timestamp               `json:"creationDateTime"`
+	EndDateTime            timestamp               `json:"endDateTime,omitempty"`
+	Status                 string                  `json:"status" enum:"PENDING,STARTED,COMPLETED"`
+	ParticipatingServers   []participatingServer   `json:"participatingServers"`
+	Tags                   drs.Tags                `json:"tags"`
+	ParticipatingResources []participatingResource `json:"participatingResources"`
+}
+
+type participatingServer struct {
+	SourceServerID     sourceServerID     `json:"sourceServerID"`
+	RecoveryInstanceID recoveryInstanceID `json:"recoveryInstanceID,omitempty"`
+	LaunchStatus       string             `json:"launchStatus" enum:"PENDING,IN_PROGRESS,LAUNCHED,FAILED,TERMINATED"`
+}
+
+// participatingResource is a source network in a job; there are none here.
+type participatingResource struct {
+	LaunchStatus string `json:"launchStatus"`
+}
+
+// describeJobs lists the jobs of the account, newest first.
+func (c caller) describeJobs(ctx context.Context, in *describeJobsRequest) (*describeJobsResponse, error) {
+	from, err := in.Filters.FromDate.time("filters.fromDate")
+	if err != nil {
+		return nil, err
+	}
+	to, err := in.Filters.ToDate.time("filters.toDate")
+	if err != nil {
+		return nil, err
+	}
+	filter := db.JobFilter{
+		IDs:  mapped(in.Filters.JobIDs, func(id jobID) drs.JobID { return drs.JobID(id) }),
+		From: from, To: to,
+	}
+	items, next, err := list(c, in.Paging, []any{"DescribeJobs", filter},
+		func(page db.Page) ([]drs.Job, string, error) { return c.DB.Jobs(ctx, c.account, filter, page) }, jobOf)
+	if err != nil {
+		return nil, err
+	}
+	return &describeJobsResponse{Items: items, NextToken: next}, nil
+}
+
+func jobOf(j drs.Job) job {
+	return job{
+		JobID:            jobID(j.ID),
+		ARN:              arn(j.ARN()),
+		Type:             string(j.Type),
+		InitiatedBy:      string(j.Initiated),
+		CreationDateTime: timestampOf(j.Created),
+		EndDateTime:      timestampOf(j.Ended),
+		Status:           string(j.Status),
+		ParticipatingServers: mapped(j.Servers, func(s drs.ParticipatingServer) participatingServer {
+			return participatingServer{
+				SourceServerID: sourceServerID(s.SourceServer), RecoveryInstanceID: recoveryInstanceID(s.Instance),
+				LaunchStatus: string(s.Status),
+			}
+		}),
+		Tags:                   tagsOf(j.Tags),
+		ParticipatingResources: []participatingResource{},
+	}
+}

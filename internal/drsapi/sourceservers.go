@@ -1,0 +1,130 @@
+package drsapi
+
+import (
+	"context"
+	"regexp"
+	"time"
+
+	"lifeboat/internal/db"
+	"lifeboat/internal/drs"
+)
+
+type describeSourceServersRequest struct {
+	Filters describeSourceServersFilters `json:"filters,omitempty"`
+	Paging
+}
+
+type describeSourceServersFilters struct {
+	SourceServerIDs   []sourceServerID `json:"sourceServerIDs,omitempty" maxItems:"200"`
+	HardwareID        boundedString    `json:"hardwareId,omitempty"`
+	StagingAccountIDs []accountID      `json:"stagingAccountIDs,omitempty" maxItems:"200"`
+}
+
+type describeSourceServersResponse struct {
+	Items     []sourceServer  `json:"items"`
+	NextToken paginationToken `json:"nextToken,omitempty"`
+}
+
+type sourceServer struct {
+	SourceServerID       sourceServerID      `json:"sourceServerID"`
+	ARN                  arn                 `json:"arn"`
+	Tags                 drs.Tags            `json:"tags"`
+	RecoveryInstanceID   recoveryInstanceID  `json:"recoveryInstanceId,omitempty"`
+	LastLaunchResult     string              `json:"lastLaunchResult,omitempty" enum:"NOT_STARTED,PENDING,SUCCEEDED,FAILED"`
+	DataReplicationInfo  dataReplicationInfo `json:"dataReplicationInfo"`
+	LifeCycle            lifeCycle           `json:"lifeCycle"`
+	SourceProperties     sourceProperties    `json:"sourceProperties"`
+	StagingArea          stagingArea         `json:"stagingArea"`
+	ReplicationDirection string              `json:"replicationDirection" enum:"FAILOVER,FAILBACK"`
+	AgentVersion         string              `json:"agentVersion,omitempty"`
+}
+
+// stagingArea speaks of servers extended from another account; none is.
+type stagingArea struct {
+	Status string `json:"status" enum:"EXTENDED,EXTENSION_ERROR,NOT_EXTENDED"`
+}
+
+type lifeCycle struct {
+	AddedToServiceDateTime     timestamp            `json:"addedToServiceDateTime,omitempty"`
+	FirstByteDateTime          timestamp            `json:"firstByteDateTime,omitempty"`
+	ElapsedReplicationDuration string               `json:"elapsedReplicationDuration,omitempty"`
+	LastSeenByServiceDateTime  timestamp            `json:"lastSeenByServiceDateTime,omitempty"`
+	LastLaunch                 *lifeCycleLastLaunch `json:"lastLaunch,omitempty"`
+}
+
+type lifeCycleLastLaunch struct {
+	Initiated lifeCycleLastLaunchInitiated `json:"initiated"`
+	Status    string                       `json:"status" enum:"PENDING,IN_PROGRESS,LAUNCHED,FAILED,TERMINATED"`
+}
+
+type lifeCycleLastLaunchInitiated struct {
+	APICallDateTime timestamp `json:"apiCallDateTime"`
+	JobID           jobID     `json:"jobID"`
+	Type            string    `json:"type" enum:"RECOVERY,DRILL"`
+}
+
+// describeSourceServers lists the servers of the account, oldest first.
+func (c caller) describeSourceServers(ctx context.Context, in *describeSourceServersRequest) (*describeSourceServersResponse, error) {
+	// Only extended servers have a staging account, and none is extended.
+	if len(in.Filters.StagingAccountIDs) > 0 {
+		return &describeSourceServersResponse{Items: []sourceServer{}}, nil
+	}
+	filter := db.SourceServerFilter{
+		IDs:        mapped(in.Filters.SourceServerIDs, func(id sourceServerID) drs.SourceServerID { return drs.SourceServerID(id) }),
+		HardwareID: string(in.Filters.HardwareID),
+	}
+	items, next, err := list(c, in.Paging, []any{"DescribeSourceServers", filter},
+		func(page db.Page) ([]drs.SourceServer, string, error) {
+			return c.DB.SourceServers(ctx, c.account, filter, page)
+		}, c.sourceServer)
+	if err != nil {
+		return nil, err
+	}
+	return &describeSourceServersResponse{Items: items, NextToken: next}, nil
+}
+
+// agentVersion is the form that clients demand of an agent's version.
+var agentVersion = regexp.MustCompile(`^[0-9]{1,5}\.[0-9]{1,5}\.[0-9]{1,5}$`)
+
+func (c caller) sourceServer(s drs.SourceServer) sourceServer {
+	now := c.Now()
+	out := sourceServer{
+		SourceServerID:       sourceServerID(s.ID),
+		ARN:                  arn(s.ARN()),
+		Tags:                 tagsOf(s.Tags),
+		RecoveryInstanceID:   recoveryInstanceID(s.RecoveryInstance),
+		LastLaunchResult:     string(s.LastLaunchResult),
+		DataReplicationInfo:  dataReplicationInfoOf(s.Replication, now),
+		LifeCycle:            lifeCycleOf(s.LifeCycle, now),
+		SourceProperties:     sourcePropertiesOf(s.Properties),
+		StagingArea:          stagingArea{Status: "NOT_EXTENDED"},
+		ReplicationDirection: "FAILOVER",
+	}
+	out.SourceProperties.RecommendedInstanceType = c.InstanceType(s.Properties)
+	if agentVersion.MatchString(s.AgentVersion) {
+		out.AgentVersion = s.AgentVersion
+	}
+	return out
+}
+
+func lifeCycleOf(l drs.LifeCycle, now time.Time) lifeCycle {
+	out := lifeCycle{
+		AddedToServiceDateTime:    timestampOf(l.AddedToService),
+		FirstByteDateTime:         timestampOf(l.FirstByte),
+		LastSeenByServiceDateTime: timestampOf(l.LastSeen),
+	}
+	if !l.FirstByte.IsZero() {
+		out.ElapsedReplicationDuration = durationOf(now.Sub(l.FirstByte))
+	}
+	if last := l.LastLaunch; last != nil {
+		kind := "RECOVERY"
+		if last.Drill {
+			kind = "DRILL"
+		}
+		out.LastLaunch = &lifeCycleLastLaunch{
+			Initiated: lifeCycleLastLaunchInitiated{APICallDateTime: timestampOf(last.Initiated), JobID: jobID(last.Job), Type: kind},
+			Status:    string(last.Status),
+		}
+	}
+	return out
+}
