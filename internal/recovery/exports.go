@@ -1,0 +1,183 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/recovery/nbd"
+	"lifeboat/internal/vault"
+	"lifeboat/internal/vault/branchlog"
+)
+
+// exports are the disks of all instances, as block devices on one unix socket.
+// A disk's name is INSTANCE/NUMBER.
+type exports struct {
+	service *Service
+	server  *nbd.Server
+
+	mu    sync.Mutex
+	live map[drs.RecoveryInstanceID]*exported // guarded by mu
+}
+
+// exported is one instance's disks: the recovery point below, a log of its own
+// writes above.
+type exported struct {
+	image *vault.Image
+	disks []exportedDisk
+}
+
+type exportedDisk struct {
+	volume vault.Volume
+	log    *branchlog.Log
+}
+
+func newExports(s *Service) *exports {
+	e := &exports{service: s, live: map[drs.RecoveryInstanceID]*exported{}}
+	e.server = nbd.New(nbd.Config{Open: e.find, Log: s.Log, MaxConns: 1 << 14})
+	return e
+}
+
+// diskName is the export name of an instance's nth disk.
+func diskName(id drs.RecoveryInstanceID, n int) string { return fmt.Sprintf("%s/%d", id, n) }
+
+func (e *exports) find(_ context.Context, name string) (*nbd.Export, error) {
+	id, number, _ := strings.Cut(name, "/")
+	n, err := strconv.Atoi(number)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	of, ok := e.live[drs.RecoveryInstanceID(id)]
+	if err != nil || !ok || n < 0 || n >= len(of.disks) {
+		return nil, nbd.ErrUnknownExport
+	}
+	return &nbd.Export{Name: name, Description: of.disks[n].volume.Device, Device: of.disks[n].log, Shared: true}, nil
+}
+
+// open makes the instance's disks ready to be served; they may be open already.
+func (e *exports) open(ctx context.Context, instance drs.RecoveryInstance) ([]exportedDisk, error) {
+	e.mu.Lock()
+	of, ok := e.live[instance.ID]
+	e.mu.Unlock()
+	if ok {
+		return of.disks, nil
+	}
+	of, err := e.openDisks(ctx, instance)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.live[instance.ID] = of
+	return of.disks, nil
+}
+
+func (e *exports) openDisks(ctx context.Context, instance drs.RecoveryInstance) (of *exported, err error) {
+	s := e.service
+	key, err := s.LogKey(instance.ID)
+	if err != nil {
+		return nil, err
+	}
+	image, err := s.Vault.OpenPoint(ctx, instance.SourceServer, instance.Point)
+	if err != nil {
+		return nil, err
+	}
+	of = &exported{image: image}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, of.close())
+		}
+	}()
+	if err := os.MkdirAll(s.dir(instance.ID), 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory of %s: %w", instance.ID, err)
+	}
+	for n, volume := range image.Volumes() {
+		base, err := image.Volume(volume.ID)
+		if err != nil {
+			return nil, err
+		}
+		dir := filepath.Join(s.dir(instance.ID), fmt.Sprintf("disk-%d", n))
+		err = branchlog.Create(dir, volume.Size, key)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		log, err := branchlog.Open(dir, key, base)
+		if err != nil {
+			return nil, err
+		}
+		of.disks = append(of.disks, exportedDisk{volume, log})
+	}
+	return of, nil
+}
+
+// reopen opens the disks of every instance that lives, after a restart. One that
+// cannot be opened is told of and does not keep the others from theirs.
+func (e *exports) reopen(ctx context.Context) error {
+	instances, err := e.service.DB.AllInstances(ctx)
+	if err != nil {
+		return err
+	}
+	for _, i := range instances {
+		if i.State == drs.InstanceShuttingDown {
+			continue
+		}
+		if _, err := os.Stat(e.service.dir(i.ID)); errors.Is(err, fs.ErrNotExist) {
+			continue // its launch did not get that far, and will go on
+		}
+		if _, err := e.open(ctx, i); err != nil {
+			e.service.Log.Error("disks of an instance cannot be served; its machine waits for them", "instance", i.ID, "err", err)
+		}
+	}
+	return nil
+}
+
+// close ends the service of one instance's disks.
+func (e *exports) close(id drs.RecoveryInstanceID) error {
+	e.mu.Lock()
+	of, ok := e.live[id]
+	delete(e.live, id)
+	e.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	return of.close()
+}
+
+func (of *exported) close() error {
+	var errs []error
+	for _, d := range of.disks {
+		errs = append(errs, d.log.Close())
+	}
+	return errors.Join(append(errs, of.image.Close())...)
+}
+
+// serve answers on the socket until ctx ends, then writes everything out and
+// closes all disks. Machines that still run wait for the next serve.
+func (e *exports) serve(ctx context.Context) error {
+	if err := os.Remove(e.service.Socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("serve disks: %w", err)
+	}
+	listener, err := net.Listen("unix", e.service.Socket)
+	if err != nil {
+		return fmt.Errorf("serve disks: %w", err)
+	}
+	err = e.server.Serve(ctx, listener)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	errs := []error{err}
+	for _, of := range e.live {
+		errs = append(errs, of.close())
+	}
+	clear(e.live)
+	return errors.Join(errs...)
+}
+
+var _ io.Closer = (*branchlog.Log)(nil)

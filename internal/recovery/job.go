@@ -1,0 +1,123 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+
+	"lifeboat/internal/db"
+	"lifeboat/internal/drs"
+	"lifeboat/internal/vault"
+)
+
+// runJob carries a job to its end, from wherever an earlier run left it. An
+// error means that the job could not go on, not that a server failed: it will be
+// run again.
+func (s *Service) runJob(ctx context.Context, id drs.JobID) error {
+	job, err := s.DB.JobByID(ctx, id)
+	if errors.Is(err, db.ErrAbsent) {
+		return nil // deleted while it waited
+	}
+	if err != nil {
+		return err
+	}
+	if job.Status == drs.JobCompleted {
+		return nil
+	}
+	err = s.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
+		return errors.Join(
+			tx.SetJobStatus(ctx, id, drs.JobStarted),
+			tx.Log(ctx, string(drs.EventJobStart), drs.JobLogItem{Job: id, Time: now(), Event: drs.EventJobStart}))
+	})
+	if err != nil {
+		return err
+	}
+
+	work := s.launchServer
+	if job.Type == drs.JobTerminate {
+		work = s.terminateServer
+	}
+	errs := make([]error, len(job.Servers))
+	var wg sync.WaitGroup
+	for n, p := range job.Servers {
+		switch p.Status {
+		case drs.LaunchPending, drs.LaunchInProgress:
+			wg.Go(func() { errs[n] = work(ctx, job, p) })
+		}
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		s.Log.Warn("job is interrupted and will go on", "job", id, "err", err)
+		return err
+	}
+	return s.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
+		return errors.Join(
+			tx.Log(ctx, string(drs.EventJobEnd), drs.JobLogItem{Job: id, Time: now(), Event: drs.EventJobEnd}),
+			tx.SetJobStatus(ctx, id, drs.JobCompleted))
+	})
+}
+
+// serverRun is one server's part in a running job.
+type serverRun struct {
+	service *Service
+	job     drs.Job
+	part    drs.ParticipatingServer
+}
+
+func (s *Service) serverRun(job drs.Job, p drs.ParticipatingServer) serverRun {
+	return serverRun{s, job, p}
+}
+
+// log tells a step in the job's log, once however often the step is repeated.
+func (r serverRun) log(ctx context.Context, item drs.JobLogItem) error {
+	return r.service.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return r.logIn(ctx, tx, item) })
+}
+
+func (r serverRun) logIn(ctx context.Context, tx db.Tx, item drs.JobLogItem) error {
+	item.Job, item.SourceServer, item.Time = r.job.ID, r.part.SourceServer, now()
+	step := fmt.Sprintf("%s/%s/%s", r.part.SourceServer, r.part.Instance, item.Event)
+	return tx.Log(ctx, step, item)
+}
+
+// advance moves the server on within the job. For a launch, the server's record
+// follows.
+func (r serverRun) advance(ctx context.Context, to drs.LaunchStatus, instance drs.RecoveryInstanceID) error {
+	return r.service.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return r.advanceIn(ctx, tx, to, instance) })
+}
+
+func (r serverRun) advanceIn(ctx context.Context, tx db.Tx, to drs.LaunchStatus, instance drs.RecoveryInstanceID) error {
+	if err := tx.SetLaunchStatus(ctx, r.job.ID, r.part.SourceServer, r.part.Instance, to, instance); err != nil {
+		return err
+	}
+	if r.job.Type != drs.JobLaunch {
+		return nil
+	}
+	result := drs.LastLaunchPending
+	switch to {
+	case drs.LaunchLaunched:
+		result = drs.LastLaunchSucceeded
+	case drs.LaunchFailed:
+		result = drs.LastLaunchFailed
+	}
+	last := &drs.LastLaunch{
+		Job: r.job.ID, Initiated: r.job.Created, Drill: r.job.Initiated == drs.StartedDrill, Status: to,
+	}
+	return tx.SetLastLaunch(ctx, r.part.SourceServer, last, result)
+}
+
+// explain turns an error into a sentence for the job's log: what happened and
+// what to do.
+func explain(err error) string {
+	var corrupt *vault.CorruptError
+	switch {
+	case errors.As(err, &corrupt):
+		return fmt.Sprintf("%v. The vault holds a damaged object; recover from another point (`lifeboat points` lists them).", err)
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Sprintf("%v. Free space in the server's data directory and start the recovery again.", err)
+	case errors.Is(err, vault.ErrWrongKey):
+		return fmt.Sprintf("%v. Restore the master key that the vault was written with.", err)
+	}
+	return err.Error()
+}

@@ -1,0 +1,241 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"lifeboat/internal/db"
+	"lifeboat/internal/drs"
+	"lifeboat/internal/recovery/machine"
+)
+
+// TerminationProtection is the tag that keeps a recovery instance when its server
+// is launched again, as termination protection does on EC2. Any value but
+// "false" protects.
+const TerminationProtection = "lifeboat:termination-protection"
+
+// launchServer is the part of a launch job that brings one server back.
+func (s *Service) launchServer(ctx context.Context, job drs.Job, p drs.ParticipatingServer) error {
+	run := s.serverRun(job, p)
+	if err := run.advance(ctx, drs.LaunchInProgress, ""); err != nil {
+		return err
+	}
+	server, err := s.DB.SourceServer(ctx, job.Account, p.SourceServer)
+	if errors.Is(err, db.ErrAbsent) {
+		if err := run.log(ctx, drs.JobLogItem{Event: drs.EventServerSkipped, RawError: "The source server was deleted after the job was submitted."}); err != nil {
+			return err
+		}
+		return run.advance(ctx, drs.LaunchFailed, "")
+	}
+	if err != nil {
+		return err
+	}
+
+	instance, err := run.instance(ctx)
+	if errors.Is(err, db.ErrAbsent) {
+		if err := run.cleanUp(ctx); err != nil {
+			return err
+		}
+		var failed error
+		var point drs.RecoveryPoint
+		if point, failed, err = run.choosePoint(ctx); err != nil {
+			return err
+		}
+		if failed != nil {
+			return run.fail(ctx, drs.EventLaunchFailed, failed, nil)
+		}
+		instance, err = run.record(ctx, server, point)
+	}
+	if err != nil {
+		return err
+	}
+
+	// Any number of points are taken at once, so that they are of one moment;
+	// machines are started a few at a time.
+	select {
+	case s.launches <- struct{}{}:
+		defer func() { <-s.launches }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	event, err := run.boot(ctx, server, instance)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return run.fail(ctx, event, err, &instance)
+	}
+	return nil
+}
+
+// instance returns the instance that an earlier run of this step recorded, or
+// db.ErrAbsent.
+func (r serverRun) instance(ctx context.Context) (found drs.RecoveryInstance, err error) {
+	err = r.service.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
+		all, err := tx.InstancesOf(ctx, r.part.SourceServer)
+		if err != nil {
+			return err
+		}
+		for _, i := range all {
+			if i.Job == r.job.ID {
+				found = i
+				return nil
+			}
+		}
+		return db.ErrAbsent
+	})
+	return found, err
+}
+
+// cleanUp removes the instances of earlier launches of the server, as the
+// service does, but for those that are protected.
+func (r serverRun) cleanUp(ctx context.Context) error {
+	s := r.service
+	var earlier []drs.RecoveryInstance
+	err := s.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
+		all, err := tx.InstancesOf(ctx, r.part.SourceServer)
+		for _, i := range all {
+			if kept, ok := i.Tags[TerminationProtection]; !ok || kept == "false" {
+				earlier = append(earlier, i)
+			}
+		}
+		return err
+	})
+	if err != nil || len(earlier) == 0 {
+		return err
+	}
+	if err := r.log(ctx, drs.JobLogItem{Event: drs.EventCleanupStart}); err != nil {
+		return err
+	}
+	for _, i := range earlier {
+		if err := s.remove(ctx, i); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			// What is left over costs space, not the recovery.
+			s.Log.Error("earlier instance was not removed", "instance", i.ID, "err", err)
+			return r.log(ctx, drs.JobLogItem{Event: drs.EventCleanupFail, RawError: explain(err)})
+		}
+	}
+	return r.log(ctx, drs.JobLogItem{Event: drs.EventCleanupEnd})
+}
+
+// record gives the launch its instance before anything of it exists, so that
+// nothing can be left behind unknown.
+func (r serverRun) record(ctx context.Context, server drs.SourceServer, point drs.RecoveryPoint) (drs.RecoveryInstance, error) {
+	instance := drs.RecoveryInstance{
+		ID: drs.NewRecoveryInstanceID(), Account: r.job.Account, SourceServer: server.ID, Job: r.job.ID,
+		Drill: r.job.Initiated == drs.StartedDrill, State: drs.InstancePending, Launched: now(),
+		Point: point.ID, PointTaken: point.Taken,
+		Tags: drs.Tags{
+			"AWSElasticDisasterRecoveryManaged": "drs.amazonaws.com",
+			"drs.amazonaws.com-job":             string(r.job.ID),
+			"drs.amazonaws.com-source-server":   string(server.ID),
+			"Name":                              server.Properties.Hostname,
+		},
+	}
+	if server.LaunchConfiguration.CopyTags {
+		for k, v := range server.Tags {
+			instance.Tags[k] = v
+		}
+	}
+	err := r.service.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return tx.PutInstance(ctx, instance) })
+	return instance, err
+}
+
+// boot makes the disks bootable and starts the machine on them. The event is
+// what to log when it fails.
+func (r serverRun) boot(ctx context.Context, server drs.SourceServer, instance drs.RecoveryInstance) (drs.JobEvent, error) {
+	s := r.service
+	config := server.LaunchConfiguration
+	if err := s.Vault.Fork(ctx, server.ID, instance.Point, string(instance.ID)); err != nil && !isExists(err) {
+		return drs.EventLaunchFailed, fmt.Errorf("branch off recovery point %s: %w", instance.Point, err)
+	}
+	disks, err := s.exports.open(ctx, instance)
+	if err != nil {
+		return drs.EventLaunchFailed, fmt.Errorf("open recovery point %s: %w", instance.Point, err)
+	}
+
+	convert := config.RecoveryMode != drs.RecoveryFast
+	if convert {
+		if err := r.log(ctx, drs.JobLogItem{Event: drs.EventConversionStart, Instance: instance.ID}); err != nil {
+			return drs.EventConversionFail, err
+		}
+	}
+	plan, err := s.plan(server, instance, disks)
+	if err != nil {
+		if convert {
+			return drs.EventConversionFail, err
+		}
+		return drs.EventLaunchFailed, err
+	}
+	instance.Properties = plan.properties
+	if convert {
+		if err := r.log(ctx, drs.JobLogItem{
+			Event: drs.EventConversionEnd, Instance: instance.ID, Conversion: &plan.conversion, Note: plan.note,
+		}); err != nil {
+			return drs.EventConversionFail, err
+		}
+	}
+
+	if err := r.log(ctx, drs.JobLogItem{Event: drs.EventLaunchStart, Instance: instance.ID}); err != nil {
+		return drs.EventLaunchFailed, err
+	}
+	instance.State = drs.InstanceStopped
+	if config.Disposition != drs.DispositionStopped {
+		started, err := s.Machines.Start(ctx, plan.spec)
+		if err != nil {
+			return drs.EventLaunchFailed, err
+		}
+		instance.State = drs.InstanceRunning
+		instance.Properties.Accelerator = started.Accelerator
+		r.tell(instance, started)
+	}
+	return drs.EventLaunchFailed, s.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
+		return errors.Join(
+			tx.PutInstance(ctx, instance),
+			tx.SetRecoveryInstance(ctx, server.ID, instance.ID),
+			r.advanceIn(ctx, tx, drs.LaunchLaunched, instance.ID))
+	})
+}
+
+func (r serverRun) tell(instance drs.RecoveryInstance, started machine.Started) {
+	attrs := []any{
+		"instance", instance.ID, "server", instance.SourceServer, "job", r.job.ID,
+		"accelerator", started.Accelerator, "adopted", started.Adopted,
+	}
+	if !started.FirstInstruction.IsZero() {
+		attrs = append(attrs, "sinceRequest", started.FirstInstruction.Sub(r.job.Created).Round(time.Millisecond))
+	}
+	for _, step := range started.Steps {
+		attrs = append(attrs, "step."+step.Name, step.Took.Round(time.Millisecond))
+	}
+	r.service.Log.Info("machine started", attrs...)
+	for _, note := range started.Notes {
+		r.service.Log.Info("machine note", "instance", instance.ID, "note", note)
+	}
+}
+
+// fail ends the server's part and frees what there is of the instance.
+func (r serverRun) fail(ctx context.Context, event drs.JobEvent, cause error, instance *drs.RecoveryInstance) error {
+	s := r.service
+	s.Log.Error("server was not launched", "server", r.part.SourceServer, "job", r.job.ID, "err", cause)
+	item := drs.JobLogItem{Event: event, RawError: explain(cause)}
+	if instance != nil {
+		item.Instance = instance.ID
+	}
+	if err := r.log(ctx, item); err != nil {
+		return err
+	}
+	if instance != nil {
+		if err := s.remove(ctx, *instance); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			s.Log.Error("leavings of a failed launch were not removed", "instance", instance.ID, "err", err)
+		}
+	}
+	return r.advance(ctx, drs.LaunchFailed, "")
+}

@@ -1,0 +1,171 @@
+package qemu
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// accelerator is what executes guests.
+type accelerator struct {
+	name   string // kvm or tcg
+	option string // of -accel
+	cpu    string // of -cpu
+	note   string // why it is not the fast one; empty if it is
+}
+
+var kvm = accelerator{name: "kvm", option: "kvm", cpu: "host"}
+
+// emulation is always there. Its processor has what the x86-64-v2 level asks for:
+// current distributions refuse to boot on less.
+func emulation(why string) accelerator {
+	return accelerator{
+		name:   "tcg",
+		option: "tcg,thread=multi",
+		cpu:    "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf_lm",
+		note:   "Hardware virtualization is not usable here (" + why + "): the machine is emulated, which is many times slower.",
+	}
+}
+
+const (
+	// probeTime is how long the probe's guest may take. It needs about 0.2 s.
+	probeTime = 5 * time.Second
+	// killTime is how long a killed probe may take to go. One that is stuck in the
+	// kernel is left behind.
+	killTime = 2 * time.Second
+)
+
+// probeExit is QEMU's exit status when the probe's guest has written probeByte to
+// the debug exit device.
+const (
+	probeByte = 0x15
+	probeExit = probeByte<<1 | 1
+)
+
+// bootSector is the probe's guest: it enters 64-bit mode with paging, as every
+// kernel does, and only then reports. On a machine where the device file is there
+// but guests do not run, this is where they stop.
+//
+//	7c00  fa                 cli
+//	7c01  31 c0              xor  ax, ax
+//	7c03  8e d8 8e c0 8e d0  mov  ds, ax; mov es, ax; mov ss, ax
+//	7c09  bc 00 7c           mov  sp, 0x7c00
+//	7c0c  fc                 cld
+//	7c0d  66 bf 00100000     mov  edi, 0x1000      three page tables from here
+//	7c13  0f 22 df           mov  cr3, edi
+//	7c16  66 31 c0           xor  eax, eax
+//	7c19  b9 00 0c           mov  cx, 0xc00
+//	7c1c  66 f3 ab           rep stosd
+//	7c1f  66 c7 06 0010 …    mov  dword [0x1000], 0x2003
+//	7c28  66 c7 06 0020 …    mov  dword [0x2000], 0x3003
+//	7c31  66 c7 06 0030 …    mov  dword [0x3000], 0x83   the first 2 MiB
+//	7c3a  0f 20 e0           mov  eax, cr4
+//	7c3d  0c 20              or   al, 0x20         physical address extension
+//	7c3f  0f 22 e0           mov  cr4, eax
+//	7c42  66 b9 800000c0     mov  ecx, 0xc0000080
+//	7c48  0f 32              rdmsr
+//	7c4a  80 cc 01           or   ah, 1            long mode
+//	7c4d  0f 30              wrmsr
+//	7c4f  0f 01 16 807c      lgdt [0x7c80]
+//	7c54  0f 20 c0           mov  eax, cr0
+//	7c57  66 0d 01000080     or   eax, 0x80000001  paging and protection
+//	7c5d  0f 22 c0           mov  cr0, eax
+//	7c60  ea 657c 0800       jmp  8:0x7c65
+//	7c65  b0 15              mov  al, 0x15         from here in 64-bit mode
+//	7c67  e6 f4              out  0xf4, al         the debug exit device
+//	7c69  f4 eb fd           hlt; jmp 7c69
+//	7c70                     the descriptor table: none, 64-bit code
+//	7c80                     its size and address
+//	7dfe  55 aa              the mark of a boot sector
+var bootSector = func() []byte {
+	const code = "+jHAjtiOwI7QvAB8/Ga/ABAAAA8i32YxwLkADGbzq2bHBgAQAyAAAGbHBgAgAzAAAGbHBgAwgwAAAA8g4AwgDyLgZrmAAADADzKAzAEPMA8BFoB8DyDAZg0BAACADyLA6mV8CACwFeb09Ov9Dx9AAAAAAAAAAAAAAAAAAACaIAAPAHB8AAA="
+	sector := make([]byte, 512)
+	if _, err := base64.StdEncoding.Decode(sector, []byte(code)); err != nil {
+		panic(err)
+	}
+	sector[510], sector[511] = 0x55, 0xaa
+	return sector
+}()
+
+// probeKVM finds out whether guests run under KVM by running one. The presence of
+// /dev/kvm proves nothing: there are hosts on which every guest hangs.
+func probeKVM(ctx context.Context, program string) accelerator {
+	if _, err := os.Stat("/dev/kvm"); err != nil {
+		return emulation("this host has no /dev/kvm")
+	}
+	err := runProbe(ctx, program, kvm, probeTime)
+	if err == nil {
+		return kvm
+	}
+	return emulation(err.Error())
+}
+
+// runProbe boots bootSector and returns nil when it reported.
+func runProbe(ctx context.Context, program string, accel accelerator, limit time.Duration) error {
+	dir, err := os.MkdirTemp("", "lifeboat-probe-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	disk := filepath.Join(dir, "disk")
+	if err := os.WriteFile(disk, bootSector, 0o600); err != nil {
+		return err
+	}
+	if err := os.Truncate(disk, 1<<20); err != nil { // below a cylinder the BIOS boots nothing
+		return err
+	}
+	var output strings.Builder
+	cmd := exec.Command(program, "-accel", accel.option, "-cpu", accel.cpu, "-machine", "q35", "-m", "16M",
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-drive", "file=disk,format=raw,if=virtio,readonly=on", "-device", "isa-debug-exit,iobase=0xf4,iosize=4")
+	cmd.Dir, cmd.Stderr = dir, &output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.WaitDelay = killTime
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }() // ends with the process, which is killed below
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case err := <-ended:
+		return probeResult(err, output.String())
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-timer.C:
+		err = fmt.Errorf("a test guest did not run within %s although /dev/kvm is there", limit)
+	}
+	cmd.Process.Kill()
+	gone := time.NewTimer(killTime)
+	defer gone.Stop()
+	select {
+	case <-ended:
+	case <-gone.C:
+		err = fmt.Errorf("%w, and process %d is stuck in the kernel", err, cmd.Process.Pid)
+	}
+	return err
+}
+
+func probeResult(err error, output string) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == probeExit {
+		return nil
+	}
+	if text := lastLine(output); text != "" {
+		return errors.New(text)
+	}
+	return fmt.Errorf("a test guest ended without a report: %v", err)
+}
+
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	return s[strings.LastIndexByte(s, '\n')+1:]
+}

@@ -1,0 +1,119 @@
+package qemu
+
+import (
+	"time"
+
+	"lifeboat/internal/recovery/machine"
+	"lifeboat/internal/recovery/machine/qmp"
+)
+
+const noSpace = "a disk has no space for the guest's writes: the guest waits, and goes on by itself when there is space"
+
+// watch takes l as the machine's process and follows it until it ends or the
+// driver is closed.
+func (d *Driver) watch(in *instance, l *live) {
+	in.mu.Lock()
+	in.live = l
+	in.mu.Unlock()
+	d.work.Go(func() {
+		defer l.release()
+		d.follow(in, l)
+		if l.reap(d.ctx) != nil {
+			return // the driver is closed; the machine runs on
+		}
+		state, reason := l.ending(in.dir)
+		in.mu.Lock()
+		in.live = nil
+		in.mu.Unlock()
+		d.enter(in, state, reason)
+		close(l.ended)
+	})
+}
+
+// follow handles events until the connection ends.
+func (d *Driver) follow(in *instance, l *live) {
+	if l.conn == nil {
+		return
+	}
+	var retry <-chan time.Time // set while the guest waits for disk space
+	for {
+		select {
+		case <-d.ctx.Done():
+			return
+		case <-retry:
+			retry = time.After(d.cfg.ResumeEvery)
+			// Not awaited here: the answer comes behind events that wait for this loop.
+			d.work.Go(func() { _ = l.run(d.ctx, "cont", nil) })
+		case e, ok := <-l.conn.Events():
+			if !ok {
+				return
+			}
+			switch e.Name {
+			case "BLOCK_IO_ERROR":
+				if eventData[struct {
+					Action  string `json:"action"`
+					NoSpace bool   `json:"nospace"`
+				}](e).Action == "stop" {
+					retry = time.After(d.cfg.ResumeEvery)
+				}
+			case "RESUME":
+				retry = nil
+			}
+			d.handle(in, l, e)
+		}
+	}
+}
+
+// handle turns an event into the machine's state.
+func (d *Driver) handle(in *instance, l *live, e qmp.Event) {
+	switch e.Name {
+	case "RESUME":
+		select {
+		case <-l.resumed:
+		default:
+		}
+		l.resumed <- e.At
+		if in.current().State == machine.Paused {
+			d.enter(in, machine.Running, "")
+		}
+	case "RESET":
+		d.enter(in, machine.Running, "")
+	case "BLOCK_IO_ERROR":
+		if eventData[struct {
+			Action string `json:"action"`
+		}](e).Action == "stop" {
+			d.enter(in, machine.Paused, noSpace)
+		}
+	case "GUEST_PANICKED", "GUEST_CRASHLOADED":
+		d.enter(in, machine.Running, "the guest's kernel panicked")
+	case "SHUTDOWN":
+		l.powerOff = "the machine was powered off"
+		if eventData[struct {
+			Guest bool `json:"guest"`
+		}](e).Guest {
+			l.powerOff = "the guest powered off"
+		}
+	}
+}
+
+// ending works out why the process is gone.
+func (l *live) ending(dir machineDir) (machine.State, string) {
+	select {
+	case reason := <-l.requested:
+		return machine.Stopped, reason
+	default:
+	}
+	if l.powerOff != "" {
+		return machine.Stopped, l.powerOff
+	}
+	state, reason, err := dir.atRest()
+	if err != nil {
+		return machine.Failed, err.Error()
+	}
+	if state == machine.Failed {
+		if text := dir.output(); text != "" {
+			reason += "; QEMU's last words: " + text
+		}
+	}
+	return state, reason
+}

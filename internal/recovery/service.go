@@ -1,0 +1,97 @@
+// Package recovery brings machines back: it takes the orders of the API
+// (StartRecovery, TerminateRecoveryInstances), carries them out as durable jobs,
+// and serves the disks of the machines that it launched for as long as they
+// live.
+//
+// A job is a list of steps per server. Each step is recorded before it starts
+// and is safe to repeat, so a server that is killed anywhere goes on where it
+// was: the queue hands the job out again, what was done is found done, and a
+// machine that runs is adopted as it is.
+//
+// A recovery instance is a branch of the vault: its disks read through to a
+// recovery point, its writes go to a local log. Launching therefore costs the
+// same for a disk of any size, and terminating drops the log.
+package recovery
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/riverqueue/river"
+
+	"lifeboat/internal/db"
+	"lifeboat/internal/drs"
+	"lifeboat/internal/recovery/machine"
+	"lifeboat/internal/vault"
+)
+
+// Config names what a Service works with. All fields but those that say
+// otherwise are required.
+type Config struct {
+	DB       *db.DB
+	Vault    *vault.Vault
+	Points   PointTaker
+	Machines machine.Driver
+	Host     HostCapacity
+	// Dir holds a directory for each recovery instance.
+	Dir string
+	// Socket is where the disks of all instances are served.
+	Socket string
+	// LogKey is the key that an instance's own writes are encrypted with.
+	LogKey func(drs.RecoveryInstanceID) ([]byte, error)
+
+	DrillNetwork    machine.Network // of drills
+	RecoveryNetwork machine.Network // of recoveries
+
+	Quotas drs.Quotas
+	// PointWait is how long an on-demand point may take; 0 means 10 minutes, as
+	// the service documents.
+	PointWait time.Duration
+	// Launches bounds the machines being started at once; 0 means 8.
+	Launches int
+	Log      *slog.Logger
+}
+
+// PointTaker asks the agent of a server for a recovery point of this moment.
+type PointTaker interface {
+	// TakePoint returns when the point is durable. It fails at once when no agent
+	// of the server is connected.
+	TakePoint(ctx context.Context, server drs.SourceServerID) (drs.RecoveryPoint, error)
+}
+
+// HostCapacity tells what the place where machines run can give to one.
+type HostCapacity interface {
+	// Capacity returns processors and bytes of memory.
+	Capacity() (cpus int, memory int64, err error)
+}
+
+// Service carries out recoveries. Its methods are safe for concurrent use.
+type Service struct {
+	Config
+	exports  *exports
+	queue    *river.Client[queueTx]
+	launches chan struct{} // one slot per machine being started
+}
+
+// New prepares the job queue's tables and opens the disks of every instance that
+// lives, so that running machines find theirs; Run makes it work.
+func New(ctx context.Context, c Config) (*Service, error) {
+	if c.PointWait == 0 {
+		c.PointWait = 10 * time.Minute
+	}
+	if c.Launches == 0 {
+		c.Launches = 8
+	}
+	s := &Service{Config: c, launches: make(chan struct{}, c.Launches)}
+	s.exports = newExports(s)
+	var err error
+	if s.queue, err = s.openQueue(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// dir is where everything of one instance lies.
+func (s *Service) dir(id drs.RecoveryInstanceID) string { return filepath.Join(s.Dir, string(id)) }

@@ -1,0 +1,140 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"lifeboat/internal/db"
+	"lifeboat/internal/drs"
+)
+
+// StartRecovery creates a job that launches a recovery instance of each server,
+// or refuses the whole request with a *drs.Error: it never starts half. The job
+// is durable when it is returned.
+func (s *Service) StartRecovery(ctx context.Context, account drs.Account, r drs.StartRecovery) (drs.Job, error) {
+	job := drs.Job{
+		ID: drs.NewJobID(), Account: account, Type: drs.JobLaunch, Initiated: drs.StartedRecovery,
+		Status: drs.JobPending, Created: now(), Tags: r.Tags,
+	}
+	if r.Drill {
+		job.Initiated = drs.StartedDrill
+	}
+	for _, want := range r.Servers {
+		job.Servers = append(job.Servers, drs.ParticipatingServer{
+			SourceServer: want.SourceServer, Snapshot: want.Snapshot, Status: drs.LaunchPending,
+		})
+	}
+	err := s.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
+		if err := s.mayStart(ctx, tx, account, r); err != nil {
+			return err
+		}
+		if err := s.mayRun(ctx, tx, job); err != nil {
+			return err
+		}
+		if err := tx.InsertJob(ctx, job); err != nil {
+			return err
+		}
+		launch := &drs.LastLaunch{Job: job.ID, Initiated: job.Created, Drill: r.Drill, Status: drs.LaunchPending}
+		for _, want := range r.Servers {
+			if err := tx.SetLastLaunch(ctx, want.SourceServer, launch, drs.LastLaunchPending); err != nil {
+				return err
+			}
+		}
+		return s.enqueue(ctx, tx, job.ID)
+	})
+	if err != nil {
+		return drs.Job{}, err
+	}
+	return job, nil
+}
+
+// mayStart holds the preconditions of each server and its point.
+func (s *Service) mayStart(ctx context.Context, tx db.Tx, account drs.Account, r drs.StartRecovery) error {
+	seen := map[drs.SourceServerID]bool{}
+	for _, want := range r.Servers {
+		id := want.SourceServer
+		if seen[id] {
+			return conflict(id, "Source server %s is named twice in the request. Name each server once.", id)
+		}
+		seen[id] = true
+		server, err := tx.SourceServer(ctx, account, id)
+		if errors.Is(err, db.ErrAbsent) {
+			return conflict(id, "Source server %s does not exist in this account and region. DescribeSourceServers lists those that do.", id)
+		}
+		if err != nil {
+			return err
+		}
+		switch state := server.Replication.State; state {
+		case drs.ReplicationStopped, drs.ReplicationDisconnected:
+			return conflict(id, "Source server %s cannot be recovered: its replication is %s.", id, state)
+		}
+		if want.Snapshot != "" {
+			err = mayUse(ctx, tx, id, want.Snapshot)
+		} else if _, err = tx.LatestPoint(ctx, id); errors.Is(err, db.ErrAbsent) {
+			err = conflict(id, "Source server %s has no consistent recovery point yet (replication state %s). "+
+				"Wait for its initial sync to end, or name a point: `lifeboat points %s --fuzzy` lists those that hold a mix of moments.",
+				id, server.Replication.State, id)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func mayUse(ctx context.Context, tx db.Tx, server drs.SourceServerID, id drs.RecoverySnapshotID) error {
+	point, err := tx.Point(ctx, id)
+	if errors.Is(err, db.ErrAbsent) {
+		return conflict(server, "Recovery snapshot %s does not exist (any more). DescribeRecoverySnapshots lists those of source server %s.", id, server)
+	}
+	if err != nil {
+		return err
+	}
+	if point.SourceServer != server {
+		return conflict(server, "Recovery snapshot %s is not one of source server %s. DescribeRecoverySnapshots lists those that are.", id, server)
+	}
+	return nil
+}
+
+// mayRun holds the quotas, and that a server is in one job at a time.
+func (s *Service) mayRun(ctx context.Context, tx db.Tx, job drs.Job) error {
+	servers := make([]drs.SourceServerID, 0, len(job.Servers))
+	for _, p := range job.Servers {
+		servers = append(servers, p.SourceServer)
+	}
+	if n := len(servers); n > s.Quotas.ServersPerJob {
+		return drs.QuotaExceeded(drs.QuotaServersPerJob, drs.TypeJob, string(job.ID),
+			"A job takes at most %d source servers, and the request names %d. Split it.", s.Quotas.ServersPerJob, n)
+	}
+	busy, err := tx.Busy(ctx, servers)
+	if err != nil {
+		return err
+	}
+	for _, id := range servers {
+		if other, ok := busy[id]; ok {
+			return conflict(id, "Source server %s is already being processed by job %s. Wait until it has completed.", id, other)
+		}
+	}
+	jobs, inJobs, err := tx.Running(ctx, job.Account)
+	if err != nil {
+		return err
+	}
+	if jobs >= s.Quotas.ConcurrentJobs {
+		return drs.QuotaExceeded(drs.QuotaConcurrentJobs, drs.TypeJob, string(job.ID),
+			"%d jobs are in progress, the most there may be. Wait until one has completed.", jobs)
+	}
+	if inJobs+len(servers) > s.Quotas.ServersInAllJobs {
+		return drs.QuotaExceeded(drs.QuotaServersInAllJobs, drs.TypeJob, string(job.ID),
+			"Jobs in progress hold %d source servers and may hold %d. Wait until one has completed, or name fewer servers.",
+			inJobs, s.Quotas.ServersInAllJobs)
+	}
+	return nil
+}
+
+func conflict(server drs.SourceServerID, format string, args ...any) error {
+	return drs.Conflict(drs.TypeSourceServer, string(server), format, args...)
+}
+
+// now is the present as precisely as the tables keep it.
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
