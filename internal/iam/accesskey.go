@@ -96,7 +96,7 @@ func CreateAdminKey(path string, master []byte, account drs.Account) (AccessKey,
 	if err != nil {
 		return AccessKey{}, fmt.Errorf("create admin access key: %w", err)
 	}
-	if err := createFile(path, append(data, '\n')); err != nil {
+	if err := files.CreateFile("create admin access key", path, append(data, '\n'), private); err != nil {
 		return AccessKey{}, err
 	}
 	return key, nil

@@ -78,10 +78,10 @@ func CreateAuthority(dir string) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create certificate authority: %w", err)
 	}
-	if err := createFile(keyPath, keyPEM); err != nil {
+	if err := files.CreateFile("create CA key", keyPath, keyPEM, private); err != nil {
 		return nil, err
 	}
-	if err := createFile(certPath, encodeCert(der)); err != nil {
+	if err := files.CreateFile("create CA certificate", certPath, encodeCert(der), private); err != nil {
 		return nil, err
 	}
 	return LoadAuthority(dir)

@@ -68,7 +68,7 @@ func (a *Authority) ServerCertificate(dir string, hosts []string) (tls.Certifica
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("issue server certificate: %w", err)
 	}
-	if err := replaceFile(path, append(encodeCert(der), keyPEM...)); err != nil {
+	if err := files.WriteFile("keep server certificate", path, append(encodeCert(der), keyPEM...), private); err != nil {
 		return tls.Certificate{}, err
 	}
 	return loadPair(path, path)
