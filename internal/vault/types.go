@@ -4,13 +4,16 @@ import (
 	"github.com/zeebo/xxh3"
 
 	"lifeboat/internal/drs"
+	"lifeboat/internal/vault/segment"
 )
 
 const (
 	// BlockSize is the grain of all addresses, in bytes.
-	BlockSize = 4096
+	BlockSize = segment.BlockSize
 	// FrameBlocks is the most blocks a frame may hold.
-	FrameBlocks = 16
+	FrameBlocks = segment.FrameBlocks
+	// MaxPayload is the longest payload a frame may have, in bytes.
+	MaxPayload = segment.MaxPayload
 	// ChunkSize is the grain of content digests, in bytes: FrameBlocks blocks.
 	ChunkSize = FrameBlocks * BlockSize
 	// MainBranch is the branch that the source server itself writes.
@@ -41,12 +44,12 @@ type Extent struct {
 }
 
 // Codec says how a frame's payload is compressed.
-type Codec uint8
+type Codec = segment.Codec
 
 const (
-	CodecRaw  Codec = 0 // as it is
-	CodecZstd Codec = 1 // one Zstandard frame
-	CodecS2   Codec = 2 // one S2 block (not a stream)
+	CodecRaw  = segment.Raw  // as it is
+	CodecZstd = segment.Zstd // one Zstandard frame
+	CodecS2   = segment.S2   // one S2 block (not a stream)
 )
 
 // Frame is a run of at most FrameBlocks blocks on its way into the vault. The

@@ -1,0 +1,23 @@
+package vault
+
+// Small makes all limits so small that a few epochs reach every mechanism.
+func (o Options) Small() Options {
+	o.limits = limits{segmentBytes: 96 << 10, inlineBytes: 24 << 10, segmentFrames: 8, checkpoint: 5, fanout: 3}
+	return o
+}
+
+// NoInline makes every segment an object of its own.
+func (o Options) NoInline() Options {
+	o.limits.setDefaults()
+	o.limits.inlineBytes = 0
+	return o
+}
+
+// WaitTasks waits until the background has made all derived data.
+func (v *Vault) WaitTasks() { v.tasks.wait() }
+
+// Records returns how many map records the volume has.
+func (r *VolumeReader) Records() int { return len(r.records) }
+
+// Seed is the digest seed of the server being written.
+func (e *Epoch) Seed() uint64 { return e.st.seed }

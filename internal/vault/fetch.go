@@ -1,0 +1,167 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"lifeboat/internal/vault/extent"
+	"lifeboat/internal/vault/segment"
+)
+
+// frameKey names a frame in all the world.
+type frameKey struct {
+	id    segment.ID
+	frame uint32
+}
+
+// piece is a part of a read that lies in one frame.
+type piece struct {
+	dst   []byte // nil when read ahead
+	ref   *segmentRef
+	ix    *segment.Index
+	frame int
+	from  int // where in the frame's raw bytes
+
+	entry *cacheEntry[frameKey, []byte]
+	mine  bool // this read must load the frame
+}
+
+// maxFetch is how many stored bytes are read at once when frames follow one another.
+const maxFetch = 512 << 10
+
+// fetches is how many such reads one call has under way.
+const fetches = 4
+
+// pieces appends what [off, off+n) consists of to out, and zeroes the holes of p. With
+// p nil only frames are found.
+func (r *VolumeReader) pieces(ctx context.Context, out []piece, p []byte, off, n int64) ([]piece, error) {
+	m, origin := r.image, off
+	err := r.walk(off, n, func(off, n int64, rec *extent.Record) error {
+		var dst []byte
+		if p != nil {
+			dst = p[off-origin : off-origin+n]
+		}
+		if rec == nil || rec.Zero() {
+			clear(dst)
+			return nil
+		}
+		ix, err := m.index(ctx, rec.Seg)
+		if err != nil {
+			return err
+		}
+		skip := off - int64(rec.Block)*BlockSize // into the record
+		for n > 0 {
+			frame, from := ix.Place(rec.Pos + uint32(skip/BlockSize))
+			from += int(skip % BlockSize)
+			if frame >= len(ix.Frames) || from >= int(ix.Frames[frame].Raw) {
+				return &CorruptError{Object: m.segs[rec.Seg].object(m.server), Reason: "the map points beyond the segment's frames"}
+			}
+			k := min(n, int64(ix.Frames[frame].Raw)-int64(from))
+			pc := piece{ref: &m.segs[rec.Seg], ix: ix, frame: frame, from: from}
+			if dst != nil {
+				pc.dst, dst = dst[:k], dst[k:]
+			}
+			out = append(out, pc)
+			n, skip = n-k, skip+k
+		}
+		return nil
+	})
+	return out, err
+}
+
+// fetch claims the frames of pieces and loads those that nobody else has or loads.
+func (m *Image) fetch(ctx context.Context, pieces []piece) {
+	mine := 0
+	for i := range pieces {
+		pc := &pieces[i]
+		pc.entry, pc.mine = m.v.frames.claim(frameKey{pc.ref.id, uint32(pc.frame)})
+		if pc.mine {
+			mine++
+		}
+	}
+	if mine == 0 {
+		return
+	}
+	var g errgroup.Group
+	g.SetLimit(fetches)
+	for begin := 0; begin < len(pieces); {
+		if !pieces[begin].mine {
+			begin++
+			continue
+		}
+		end := begin + 1
+		for end < len(pieces) && pieces[end].follows(&pieces[end-1]) && pieces[end].end()-pieces[begin].begin() <= maxFetch {
+			end++
+		}
+		group := pieces[begin:end]
+		mine -= len(group)
+		begin = end
+		if mine == 0 { // the last one needs no goroutine
+			m.load(ctx, group)
+			break
+		}
+		g.Go(func() error {
+			m.load(ctx, group)
+			return nil
+		})
+	}
+	g.Wait()
+}
+
+func (p *piece) begin() int64 { return p.ix.Frames[p.frame].Offset }
+func (p *piece) end() int64   { return p.ix.Frames[p.frame].End() }
+
+// follows tells whether p is to be loaded and lies right behind before.
+func (p *piece) follows(before *piece) bool {
+	return p.mine && p.ref.id == before.ref.id && p.frame == before.frame+1
+}
+
+var storedBuffers = sync.Pool{New: func() any { b := make([]byte, 0, maxFetch); return &b }}
+
+// load reads frames that lie one behind the other and fills their entries, with the
+// error if there is one.
+func (m *Image) load(ctx context.Context, group []piece) {
+	first, last := &group[0], &group[len(group)-1]
+	pooled := storedBuffers.Get().(*[]byte)
+	defer storedBuffers.Put(pooled)
+	n := int(last.end() - first.begin())
+	if cap(*pooled) < n {
+		*pooled = make([]byte, 0, n)
+	}
+	stored := (*pooled)[:n]
+	err := readFull(ctx, m.v.store, first.ref.object(m.server), stored, first.ref.offset+first.begin())
+	for i := range group {
+		pc := &group[i]
+		raw, frameErr := []byte(nil), err
+		if err == nil {
+			raw, frameErr = pc.ix.Open(pc.frame, stored[pc.begin()-first.begin():pc.end()-first.begin()])
+		}
+		m.v.frames.fill(pc.entry, raw, int64(cap(raw))+256, frameErr)
+	}
+}
+
+// copyOut copies a piece once its frame is loaded.
+func (m *Image) copyOut(ctx context.Context, pc *piece) error {
+	raw, err := pc.entry.wait(ctx)
+	for err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if !errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed) {
+			return err
+		}
+		// Another image began to load it and was closed: load it ourselves.
+		again := []piece{*pc}
+		m.fetch(ctx, again)
+		raw, err = again[0].entry.wait(ctx)
+	}
+	if pc.from+len(pc.dst) > len(raw) {
+		return fmt.Errorf("frame %d of segment %s is %d bytes short", pc.frame, pc.ref.id, pc.from+len(pc.dst)-len(raw))
+	}
+	copy(pc.dst, raw[pc.from:])
+	return nil
+}

@@ -1,0 +1,68 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"lifeboat/internal/vault/blob"
+	"lifeboat/internal/vault/envelope"
+	"lifeboat/internal/vault/seal"
+)
+
+// firstRead is enough for most manifests, without what is attached to them.
+const firstRead = 8 << 10
+
+// readEnvelope reads and opens the envelope that begins an object. An absent object
+// is blob.ErrAbsent: what that means is the caller's to say.
+func readEnvelope(ctx context.Context, store blob.Store, name string, kind envelope.Kind, key seal.Key) (*envelope.Envelope, error) {
+	b := make([]byte, firstRead)
+	n, err := store.ReadAt(ctx, name, b, 0)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	b = b[:n]
+	_, length, err := envelope.DecodeHeader(name, kind, b)
+	if err != nil {
+		return nil, err
+	}
+	if length > int64(n) {
+		size, err := store.Size(ctx, name) // before believing the length
+		if err != nil {
+			return nil, err
+		}
+		if size < length {
+			return nil, &CorruptError{Object: name, Offset: size, Reason: "truncated"}
+		}
+		b = append(b, make([]byte, length-int64(n))...)
+		if err := readFull(ctx, store, name, b[n:], int64(n)); err != nil {
+			return nil, err
+		}
+	}
+	return envelope.Decode(name, kind, b, key)
+}
+
+// readFull fills p. An object that ends before, or is not there although another
+// one names it, is damage.
+func readFull(ctx context.Context, store blob.Store, name string, p []byte, off int64) error {
+	n, err := store.ReadAt(ctx, name, p, off)
+	switch {
+	case n == len(p):
+		return nil
+	case errors.Is(err, blob.ErrAbsent):
+		return &CorruptError{Object: name, Reason: "absent, although it is needed"}
+	case err == io.EOF:
+		return &CorruptError{Object: name, Offset: off + int64(n), Reason: "truncated"}
+	case err == nil:
+		return fmt.Errorf("read %s at %d: %w", name, off, io.ErrNoProgress)
+	}
+	return err
+}
+
+// damaged tells whether an error is about the stored bytes themselves, and not
+// about reaching them.
+func damaged(err error) bool {
+	var corrupt *CorruptError
+	return errors.As(err, &corrupt)
+}

@@ -1,0 +1,121 @@
+package vault
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+
+	"lifeboat/internal/vault/extent"
+)
+
+// VolumeReader reads one volume of an image. Safe for concurrent use, and valid
+// until the image is closed.
+type VolumeReader struct {
+	image   *Image
+	volume  Volume
+	records []extent.Record // never changed
+
+	mu     sync.Mutex
+	stream stream // guarded by mu
+}
+
+// Span is a run of bytes of a volume that is all data or all hole. A hole reads as
+// zeros; data may be zeros, too.
+type Span struct {
+	Offset, Length int64
+	Hole           bool
+}
+
+// Size returns the size of the volume in bytes.
+func (r *VolumeReader) Size() int64 { return r.volume.Size }
+
+// readWindow bounds how much of a large read is held in memory twice.
+const readWindow = 4 << 20
+
+// ReadAt implements io.ReaderAt. Damage to what it reads is a *CorruptError; then
+// the contents of p are undefined.
+func (r *VolumeReader) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("read volume %d: negative offset %d", r.volume.ID, off)
+	}
+	left := r.volume.Size - off
+	if left <= 0 {
+		return 0, io.EOF
+	}
+	n := int(min(int64(len(p)), left))
+	for done := 0; done < n; {
+		part := min(n-done, readWindow)
+		r.readAhead(off+int64(done), part)
+		if err := r.read(r.image.ctx, p[done:done+part], off+int64(done)); err != nil {
+			return done, fmt.Errorf("read volume %d of %s at %d: %w", r.volume.ID, r.image.server, off+int64(done), err)
+		}
+		done += part
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// read fills p, which lies within the volume.
+func (r *VolumeReader) read(ctx context.Context, p []byte, off int64) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var few [4]piece
+	pieces, err := r.pieces(ctx, few[:0], p, off, int64(len(p)))
+	if err != nil {
+		return err
+	}
+	r.image.fetch(ctx, pieces)
+	for i := range pieces {
+		if err := r.image.copyOut(ctx, &pieces[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// walk calls f for every record and every gap between records, cut to [off, off+n),
+// in order. For gaps the record is nil.
+func (r *VolumeReader) walk(off, n int64, f func(off, n int64, rec *extent.Record) error) error {
+	end := off + n
+	i := extent.Find(r.records, uint64(off)/BlockSize)
+	for off < end {
+		until, rec := end, (*extent.Record)(nil)
+		if i < len(r.records) {
+			if begin := int64(r.records[i].Block) * BlockSize; begin > off {
+				until = min(end, begin)
+			} else {
+				rec = &r.records[i]
+				until = min(end, int64(rec.End())*BlockSize)
+				i++
+			}
+		}
+		if err := f(off, until-off, rec); err != nil {
+			return err
+		}
+		off = until
+	}
+	return nil
+}
+
+// Extents describes [off, off+n) without gaps, in order.
+func (r *VolumeReader) Extents(ctx context.Context, off, n int64) ([]Span, error) {
+	if off < 0 || n < 0 || off > r.volume.Size {
+		return nil, fmt.Errorf("extents of volume %d: %d+%d lie outside of its %d bytes", r.volume.ID, off, n, r.volume.Size)
+	}
+	n = min(n, r.volume.Size-off)
+	var out []Span
+	err := r.walk(off, n, func(off, n int64, rec *extent.Record) error {
+		hole := rec == nil || rec.Zero()
+		if k := len(out); k > 0 && out[k-1].Hole == hole {
+			out[k-1].Length += n
+		} else {
+			out = append(out, Span{off, n, hole})
+		}
+		return ctx.Err()
+	})
+	return out, err
+}

@@ -1,0 +1,137 @@
+package vault
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/vault/blob"
+	"lifeboat/internal/vault/envelope"
+	"lifeboat/internal/vault/seal"
+)
+
+// CreateServer gives a source server a data key and an empty main branch, durably.
+// ErrExists: it has them. A creation that was cut short is completed.
+func (v *Vault) CreateServer(ctx context.Context, server drs.SourceServerID) error {
+	if err := checkServer(server); err != nil {
+		return fmt.Errorf("create server: %w", err)
+	}
+	if err := v.createServer(ctx, server); err != nil {
+		return fmt.Errorf("create server %s: %w", server, err)
+	}
+	return nil
+}
+
+func (v *Vault) createServer(ctx context.Context, server drs.SourceServerID) error {
+	var key wrappedKey
+	if v.cipher != seal.None {
+		var err error
+		if key, err = wrapKey(ctx, v.keys, seal.NewKey(), v.keyBinding(server)); err != nil {
+			return err
+		}
+	}
+	stored, _, err := envelope.Encode(envelope.Header{Kind: envelope.ServerKey, Number: 1, Server: string(server)}, seal.Key{}, key.put(nil))
+	if err != nil {
+		return err
+	}
+	// The key is there before anything is sealed with it; which one counts is
+	// settled by the store. The branch's first manifest completes the server.
+	err = v.store.PutIfAbsent(ctx, keyName(server, 1), stored)
+	if err != nil && !errors.Is(err, blob.ErrExists) {
+		return err
+	}
+	dataKey, err := v.dataKey(ctx, server)
+	if err != nil {
+		return err
+	}
+	names, err := v.store.List(ctx, branchFolder(server, MainBranch))
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		return ErrExists
+	}
+	var seed [8]byte
+	rand.Read(seed[:])
+	first := []edit{seedEdit(binary.LittleEndian.Uint64(seed[:]))}
+	return v.beginBranch(ctx, server, MainBranch, dataKey, first)
+}
+
+// beginBranch commits the first manifest of a branch, or returns ErrExists.
+func (v *Vault) beginBranch(ctx context.Context, server drs.SourceServerID, branch string, key seal.Key, edits []edit) error {
+	stored, _, err := envelope.Encode(envelope.Header{
+		Kind: envelope.Manifest, Cipher: v.cipher, Number: 1, Server: string(server), Branch: branch,
+	}, key, putEdits(edits))
+	if err != nil {
+		return err
+	}
+	err = v.store.PutIfAbsent(ctx, manifestName(server, branch, 1), stored)
+	if errors.Is(err, blob.ErrExists) {
+		return ErrExists
+	}
+	return err
+}
+
+// Servers returns the source servers of the vault, sorted.
+func (v *Vault) Servers(ctx context.Context) ([]drs.SourceServerID, error) {
+	names, err := v.store.List(ctx, keysFolder)
+	if err != nil {
+		return nil, fmt.Errorf("list servers: %w", err)
+	}
+	var out []drs.SourceServerID
+	for _, name := range folders(names) {
+		id, err := drs.ParseSourceServerID(name)
+		if err != nil {
+			continue // not ours
+		}
+		out = append(out, id)
+	}
+	return out, nil
+}
+
+// dataKey returns the server's key, or ErrAbsent when there is no such server.
+func (v *Vault) dataKey(ctx context.Context, server drs.SourceServerID) (seal.Key, error) {
+	v.mu.Lock()
+	key, ok := v.dataKeys[server]
+	v.mu.Unlock()
+	if ok {
+		return key, nil
+	}
+	if err := checkServer(server); err != nil {
+		return seal.Key{}, err
+	}
+	names, err := v.store.List(ctx, keyFolder(server))
+	if err != nil {
+		return seal.Key{}, err
+	}
+	numbers := numbered(names, ".key")
+	if len(numbers) == 0 {
+		return seal.Key{}, fmt.Errorf("server %s: %w", server, ErrAbsent)
+	}
+	name := keyName(server, numbers[len(numbers)-1])
+	env, err := readEnvelope(ctx, v.store, name, envelope.ServerKey, seal.Key{})
+	if err != nil {
+		return seal.Key{}, err
+	}
+	c := cursor{b: env.Body}
+	wrapped := takeWrappedKey(&c)
+	if err := c.end(); err != nil || env.Server != string(server) {
+		return seal.Key{}, &CorruptError{Object: name, Reason: "not the key of this server"}
+	}
+	if v.cipher != seal.None {
+		if key, err = unwrapKey(ctx, v.keys, wrapped, v.keyBinding(server)); err != nil {
+			return seal.Key{}, fmt.Errorf("server %s: %w", server, err)
+		}
+	}
+	v.mu.Lock()
+	v.dataKeys[server] = key
+	v.mu.Unlock()
+	return key, nil
+}
+
+func (v *Vault) keyBinding(server drs.SourceServerID) []byte {
+	return append(append([]byte("lifeboat server\x00"), v.id[:]...), server...)
+}

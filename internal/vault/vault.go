@@ -1,0 +1,231 @@
+package vault
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/vault/blob"
+	"lifeboat/internal/vault/envelope"
+	"lifeboat/internal/vault/seal"
+	"lifeboat/internal/vault/segment"
+)
+
+// Options tune a vault in this process, but for Plain.
+type Options struct {
+	Logger     *slog.Logger // nil: nothing is logged
+	CacheBytes int64        // decoded frames kept in memory; 0: 64 MiB
+	Plain      bool         // for Create: store without encryption; the key wrapper may be nil
+
+	limits limits
+}
+
+// limits are the sizes that tests make small.
+type limits struct {
+	segmentBytes  int // a segment is closed at this size
+	inlineBytes   int // the last segment of an epoch lies in the manifest up to this size
+	segmentFrames int
+	checkpoint    uint64 // manifests between checkpoints
+	fanout        int    // segments per map run, and runs per larger run
+}
+
+func (l *limits) setDefaults() {
+	if *l == (limits{}) {
+		*l = limits{segmentBytes: 8 << 20, inlineBytes: 1 << 20, segmentFrames: 4096, checkpoint: 256, fanout: 32}
+	}
+}
+
+// uploads is how many full segments may be on their way to the store at a time,
+// of all epochs together.
+const uploads = 4
+
+// Vault is an open vault. Safe for concurrent use.
+type Vault struct {
+	store  blob.Store
+	keys   KeyWrapper
+	log    *slog.Logger
+	id     [16]byte
+	cipher seal.Cipher // for new objects
+	limits limits
+
+	uploads chan struct{} // a token per segment under way
+	buffers sync.Pool     // *[]byte with room for a full segment
+	frames  *cache[frameKey, []byte]
+	indexes *cache[segment.ID, *segment.Index]
+
+	ctx    context.Context // ends at Close; the scope of the background tasks
+	cancel context.CancelFunc
+	tasks  taskList
+
+	mu       sync.Mutex
+	dataKeys map[drs.SourceServerID]seal.Key // guarded by mu
+	branches map[branchID]*branch            // guarded by mu
+}
+
+type branchID struct {
+	server drs.SourceServerID
+	name   string
+}
+
+// Create makes a new vault in an empty store. ErrExists: there is a vault already.
+func Create(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options) (*Vault, error) {
+	there, err := store.List(ctx, "")
+	if err != nil {
+		return nil, fmt.Errorf("create vault: %w", err)
+	}
+	for _, name := range there {
+		if name == rootFolder {
+			return nil, fmt.Errorf("create vault: %w", ErrExists)
+		}
+	}
+	if len(there) > 0 {
+		return nil, fmt.Errorf("create vault: the store holds other objects, such as %s: choose an empty one", there[0])
+	}
+	r := root{cipher: seal.AESGCM}
+	rand.Read(r.id[:])
+	if opt.Plain {
+		r.cipher = seal.None
+	} else {
+		if keys == nil {
+			return nil, errors.New("create vault: a master key is needed unless the vault is to be plain")
+		}
+		if r.check, err = wrapKey(ctx, keys, seal.NewKey(), r.binding()); err != nil {
+			return nil, fmt.Errorf("create vault: %w", err)
+		}
+	}
+	stored, _, err := envelope.Encode(envelope.Header{Kind: envelope.Root, Number: 1}, seal.Key{}, r.body())
+	if err == nil {
+		err = store.PutIfAbsent(ctx, rootName(1), stored)
+	}
+	if errors.Is(err, blob.ErrExists) {
+		return nil, fmt.Errorf("create vault: %w", ErrExists)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create vault: %w", err)
+	}
+	return Open(ctx, store, keys, opt)
+}
+
+// Open opens the vault in a store. ErrNotVault: there is none, and nothing was
+// changed. ErrWrongKey: keys is not its master key. The vault must be closed
+// before the store is.
+func Open(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options) (*Vault, error) {
+	r, err := readRoot(ctx, store)
+	if err != nil {
+		return nil, fmt.Errorf("open vault: %w", err)
+	}
+	if r.cipher != seal.None {
+		if keys == nil {
+			return nil, fmt.Errorf("open vault: it is encrypted, and its master key %s was not given: %w", r.check.keyID, ErrWrongKey)
+		}
+		if _, err := unwrapKey(ctx, keys, r.check, r.binding()); err != nil {
+			return nil, fmt.Errorf("open vault: %w", err)
+		}
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opt.CacheBytes <= 0 {
+		opt.CacheBytes = 64 << 20
+	}
+	opt.limits.setDefaults()
+	v := &Vault{
+		store: store, keys: keys, log: opt.Logger, id: r.id, cipher: r.cipher, limits: opt.limits,
+		uploads:  make(chan struct{}, uploads),
+		frames:   newCache[frameKey, []byte](opt.CacheBytes),
+		indexes:  newCache[segment.ID, *segment.Index](max(opt.CacheBytes/4, 1<<20)),
+		dataKeys: map[drs.SourceServerID]seal.Key{},
+		branches: map[branchID]*branch{},
+	}
+	v.ctx, v.cancel = context.WithCancel(context.Background())
+	return v, nil
+}
+
+// Close ends the background tasks and waits for them. What was committed stays;
+// open epochs are lost. Images must be closed before.
+func (v *Vault) Close() error {
+	v.cancel()
+	v.tasks.wait()
+	return nil
+}
+
+// ID tells this vault from all others.
+func (v *Vault) ID() [16]byte { return v.id }
+
+// root is the object that makes a store a vault.
+type root struct {
+	id     [16]byte
+	cipher seal.Cipher
+	check  wrappedKey // of no use but to tell a wrong master key at once
+}
+
+func (r root) binding() []byte { return append([]byte("lifeboat vault\x00"), r.id[:]...) }
+
+func (r root) body() []byte {
+	b := append(r.id[:], byte(r.cipher))
+	return r.check.put(b)
+}
+
+func readRoot(ctx context.Context, store blob.Store) (root, error) {
+	names, err := store.List(ctx, rootFolder)
+	if err != nil {
+		return root{}, err
+	}
+	numbers := numbered(names, ".root")
+	if len(numbers) == 0 {
+		return root{}, fmt.Errorf("%w: check the path, or create one", ErrNotVault)
+	}
+	name := rootName(numbers[len(numbers)-1])
+	env, err := readEnvelope(ctx, store, name, envelope.Root, seal.Key{})
+	if err != nil {
+		return root{}, err
+	}
+	c := cursor{b: env.Body}
+	var r root
+	copy(r.id[:], c.take(16))
+	r.cipher = seal.Cipher(c.u8())
+	r.check = takeWrappedKey(&c)
+	if err := c.end(); err != nil || !r.cipher.Known() {
+		return root{}, &CorruptError{Object: name, Offset: envelope.HeaderSize, Reason: "impossible body"}
+	}
+	return r, nil
+}
+
+// wrappedKey is a key as it is stored.
+type wrappedKey struct {
+	keyID  string // of the master key
+	sealed []byte
+}
+
+func (w wrappedKey) put(b []byte) []byte { return putString(putString(b, w.keyID), string(w.sealed)) }
+
+func takeWrappedKey(c *cursor) wrappedKey { return wrappedKey{c.str(), []byte(c.str())} }
+
+func wrapKey(ctx context.Context, keys KeyWrapper, key seal.Key, binding []byte) (wrappedKey, error) {
+	sealed, err := keys.Wrap(ctx, key[:], binding)
+	if err != nil {
+		return wrappedKey{}, fmt.Errorf("wrap data key: %w", err)
+	}
+	if len(keys.ID()) > 64 || len(sealed) > 4096 {
+		return wrappedKey{}, fmt.Errorf("wrap data key: master key ID of %d and wrapped key of %d bytes: want at most 64 and 4096", len(keys.ID()), len(sealed))
+	}
+	return wrappedKey{keys.ID(), sealed}, nil
+}
+
+func unwrapKey(ctx context.Context, keys KeyWrapper, w wrappedKey, binding []byte) (seal.Key, error) {
+	if w.keyID != keys.ID() {
+		return seal.Key{}, fmt.Errorf("%w: it is sealed with master key %s, given was %s", ErrWrongKey, w.keyID, keys.ID())
+	}
+	raw, err := keys.Unwrap(ctx, w.sealed, binding)
+	if err != nil {
+		return seal.Key{}, fmt.Errorf("unwrap data key: %w", err)
+	}
+	if len(raw) != len(seal.Key{}) {
+		return seal.Key{}, fmt.Errorf("unwrap data key: %d bytes: %w", len(raw), ErrWrongKey)
+	}
+	return seal.Key(raw), nil
+}
