@@ -86,7 +86,7 @@ func (c *Console) Tail(n int) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var text bytes.Buffer
-	for _, line := range c.lines[max(0, len(c.lines)-n):] {
+	for _, line := range c.lines[len(c.lines)-min(n, len(c.lines)):] {
 		fmt.Fprintf(&text, "%s\n", line.Text)
 	}
 	text.Write(c.partial)

@@ -1,0 +1,200 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsdrs "github.com/aws/aws-sdk-go-v2/service/drs"
+	"github.com/aws/aws-sdk-go-v2/service/drs/types"
+
+	"lifeboat/internal/demo/guest"
+)
+
+// protection is what is known of the protected machine when disaster strikes.
+type protection struct {
+	server     string
+	total      int64 // bytes of its disks
+	replicated int64 // bytes of them that the vault vouches for
+	sent       int64 // bytes that left the agent, 0 when the kernel does not tell
+	stored     int64 // bytes on the vault's disk
+	syncTook   time.Duration
+	points     int
+	lastPoint  time.Time
+}
+
+// protect replicates the machine's disk until it is in the vault and recovery
+// points follow each other while orders come in.
+func (s *stage) protect(ctx context.Context) (protection, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, protectLimit, errors.New("replication took too long"))
+	defer cancel()
+	done := s.progress("replicating its disk to the vault while it works")
+	began := time.Now()
+	var err error
+	s.agent, err = s.start("agent", "agent", "--server", s.client.endpoint, "--ca-cert", s.client.caFile, "--token", s.client.token,
+		"--state", s.path("agent"), "--disk", s.image, "--hostname", hostname, "--tracker", "scan", "--epoch", "1s")
+	if err != nil {
+		return protection{}, err
+	}
+	var p protection
+	for p.syncTook == 0 {
+		server, err := s.sourceServer(ctx)
+		if err != nil {
+			return p, err
+		}
+		if server != nil {
+			p.server = aws.ToString(server.SourceServerID)
+			state := p.read(server.DataReplicationInfo)
+			s.update("%s, %s of %s", strings.ToLower(string(state)), megabytes(p.replicated), megabytes(p.total))
+			if state == types.DataReplicationStateContinuous {
+				p.syncTook = time.Since(began)
+				break
+			}
+		}
+		if err := s.waitABit(ctx); err != nil {
+			return p, err
+		}
+	}
+	done("%s is protected as %s: %s of disk replicated in %s", hostname, p.server, megabytes(p.total), seconds(p.syncTook))
+
+	done = s.progress("waiting for crash-consistent recovery points while orders come in")
+	var enough time.Time // when enough orders were in, zero before
+	for {
+		p.points, p.lastPoint, err = s.points(ctx, p.server)
+		if err != nil {
+			return p, err
+		}
+		confirmed := s.source.Console.LastDurable()
+		s.update("%d orders confirmed, %d recovery points", confirmed, p.points)
+		if enough.IsZero() && confirmed >= wantOrders {
+			enough = time.Now()
+		}
+		if !enough.IsZero() && p.points >= wantPoints && p.lastPoint.After(enough) {
+			break
+		}
+		if err := s.waitABit(ctx); err != nil {
+			return p, fmt.Errorf("%w: %d orders, %d recovery points that may be booted from", err, confirmed, p.points)
+		}
+	}
+	if server, err := s.sourceServer(ctx); err == nil && server != nil {
+		p.read(server.DataReplicationInfo)
+	}
+	p.sent = bytesWritten(s.agent.cmd.Process.Pid)
+	p.stored = sizeBelow(s.path("data/vault"))
+	done("%d orders confirmed, %d recovery points, the last at %s", s.source.Console.LastDurable(), p.points, clock(p.lastPoint))
+	return p, nil
+}
+
+// waitABit paces the questions, and notices when a process that is needed is gone.
+func (s *stage) waitABit(ctx context.Context) error {
+	if err := errors.Join(s.server.ended(), s.agent.ended()); err != nil {
+		return err
+	}
+	select {
+	case <-s.source.Done():
+		return fmt.Errorf("the shop's machine ended by itself; its last words:\n%s", s.source.Console.Tail(10))
+	default:
+	}
+	return pause(ctx, 200*time.Millisecond)
+}
+
+func (s *stage) sourceServer(ctx context.Context) (*types.SourceServer, error) {
+	out, err := s.client.DescribeSourceServers(ctx, &awsdrs.DescribeSourceServersInput{})
+	if err != nil {
+		return nil, fmt.Errorf("look for the source server: %w", err)
+	}
+	if len(out.Items) == 0 {
+		return nil, nil
+	}
+	return &out.Items[0], nil
+}
+
+// read takes over what replication says of itself.
+func (p *protection) read(info *types.DataReplicationInfo) types.DataReplicationState {
+	if info == nil {
+		return ""
+	}
+	p.total, p.replicated = 0, 0
+	for _, disk := range info.ReplicatedDisks {
+		p.total += disk.TotalStorageBytes
+		p.replicated += disk.ReplicatedStorageBytes
+	}
+	return info.DataReplicationState
+}
+
+// points counts the recovery points that may be booted from, and finds the time
+// of the last.
+func (s *stage) points(ctx context.Context, server string) (int, time.Time, error) {
+	n, last := 0, time.Time{}
+	pages := awsdrs.NewDescribeRecoverySnapshotsPaginator(s.client, &awsdrs.DescribeRecoverySnapshotsInput{SourceServerID: &server})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return 0, last, fmt.Errorf("list the recovery points: %w", err)
+		}
+		n += len(page.Items)
+		for _, point := range page.Items {
+			taken, err := time.Parse(time.RFC3339, aws.ToString(point.Timestamp))
+			if err != nil {
+				return 0, last, fmt.Errorf("time of recovery point %s: %w", aws.ToString(point.SnapshotID), err)
+			}
+			if taken.After(last) {
+				last = taken
+			}
+		}
+	}
+	return n, last, nil
+}
+
+// confirmedBefore returns the last order that the console had called durable by
+// a moment.
+func confirmedBefore(console *guest.Console, moment time.Time) int {
+	n := 0
+	for _, line := range console.Lines(0) {
+		if line.At.After(moment) {
+			break
+		}
+		if groups := guest.OrderDurable.FindStringSubmatch(line.Text); groups != nil {
+			fmt.Sscan(groups[1], &n) // digits, by the pattern
+		}
+	}
+	return n
+}
+
+// bytesWritten is what a process has written to sockets and files, which for the
+// agent is what it sent; the kernel counts it.
+func bytesWritten(pid int) int64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(data)) {
+		var n int64
+		if _, err := fmt.Sscanf(line, "wchar: %d", &n); err == nil {
+			return n
+		}
+	}
+	return 0
+}
+
+func sizeBelow(dir string) int64 {
+	var total int64
+	_ = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // a temporary file that is gone again
+		}
+		if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
+			total += info.Size()
+		}
+		return nil
+	})
+	return total
+}
+
+func clock(t time.Time) string { return t.Local().Format("15:04:05.0") }
