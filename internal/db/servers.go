@@ -60,11 +60,13 @@ type Registration struct {
 	HardwareID   string
 	AgentVersion string
 	Properties   drs.SourceProperties
+	// Most is how many source servers the account may have; 0 means any number.
+	Most int
 }
 
 // RegisterServer returns the source server of the machine, a new one when the
 // account has none with its hardware ID. A known one keeps everything but its
-// properties and agent version.
+// properties and agent version. A new one too many is refused with a *drs.Error.
 func (d *DB) RegisterServer(ctx context.Context, r Registration) (server drs.SourceServer, created bool, err error) {
 	err = d.InTx(ctx, func(ctx context.Context, tx Tx) error {
 		var row serverRow
@@ -75,6 +77,9 @@ func (d *DB) RegisterServer(ctx context.Context, r Registration) (server drs.Sou
 			row.Properties.V, row.AgentVersion = r.Properties, r.AgentVersion
 			_, err = tx.NewUpdate().Model(&row).Column("properties", "agent_version").WherePK().Exec(ctx)
 		case errors.Is(absent(err), ErrAbsent):
+			if err := mayHaveAnother(ctx, tx, r); err != nil {
+				return err
+			}
 			created = true
 			row = newServerRow(r)
 			_, err = tx.NewInsert().Model(&row).Exec(ctx)
@@ -86,6 +91,18 @@ func (d *DB) RegisterServer(ctx context.Context, r Registration) (server drs.Sou
 		return drs.SourceServer{}, false, fmt.Errorf("register source server: %w", err)
 	}
 	return server, created, nil
+}
+
+func mayHaveAnother(ctx context.Context, tx Tx, r Registration) error {
+	n, err := tx.NewSelect().Model((*serverRow)(nil)).Where("account = ? AND region = ?", r.Account.ID, r.Account.Region).Count(ctx)
+	if err != nil {
+		return err
+	}
+	if r.Most > 0 && int(n) >= r.Most {
+		return drs.QuotaExceeded(drs.QuotaReplicatingServers, drs.TypeSourceServer, "",
+			"The account has %d source servers, the most it may have. Delete one that is no longer needed.", n)
+	}
+	return nil
 }
 
 func newServerRow(r Registration) serverRow {
@@ -101,6 +118,16 @@ func newServerRow(r Registration) serverRow {
 		LaunchConfiguration:      document[drs.LaunchConfiguration]{drs.DefaultLaunchConfiguration(id)},
 		Tags:                     document[drs.Tags]{drs.Tags{}},
 	}
+}
+
+// UpdateProperties keeps what the agent found on its machine since it registered.
+func (d *DB) UpdateProperties(ctx context.Context, id drs.SourceServerID, p drs.SourceProperties) error {
+	_, err := d.write.NewUpdate().Model((*serverRow)(nil)).
+		Set("properties = ?", document[drs.SourceProperties]{p}).Where("id = ?", id).Exec(ctx)
+	if err != nil {
+		return fmt.Errorf("update the properties of %s: %w", id, err)
+	}
+	return nil
 }
 
 // SourceServer returns one server of the account, or ErrAbsent.
