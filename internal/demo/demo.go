@@ -13,10 +13,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"lifeboat/internal/demo/guest"
+	"lifeboat/internal/demo/rig"
 )
 
 // Config says how to run the demo.
@@ -41,7 +41,6 @@ const (
 	wantPoints = 2
 
 	// These only end a demo that hangs; on two cores everything takes a minute or two.
-	readyLimit    = time.Minute
 	bootLimit     = 4 * time.Minute
 	protectLimit  = 4 * time.Minute
 	recoveryLimit = 4 * time.Minute
@@ -59,27 +58,25 @@ func Run(ctx context.Context, cfg Config) error {
 	err = s.play(ctx)
 	if err = errors.Join(err, s.cleanUp(ctx)); err != nil {
 		s.say("It did not work: %v", err)
-		s.say("Everything that was logged is in %s", s.dir)
+		s.say("Everything that was logged is in %s", s.Dir)
 		return fmt.Errorf("demo: %w", err)
 	}
 	if cfg.Dir == "" {
-		return os.RemoveAll(s.dir)
+		return os.RemoveAll(s.Dir)
 	}
-	s.say("Logs and the vault are kept in %s", s.dir)
+	s.say("Logs and the vault are kept in %s", s.Dir)
 	return nil
 }
 
 // stage holds what is running.
 type stage struct {
 	*timeline
-	binary string
-	dir    string
+	*rig.Rig
 
 	image     string
 	source    *guest.Machine
-	server    *process
-	agent     *process
-	client    *client
+	server    *rig.Server
+	agent     *rig.Process
 	recovered recovered
 }
 
@@ -91,21 +88,17 @@ func newStage(cfg Config) (*stage, error) {
 			return nil, fmt.Errorf("find the lifeboat binary: %w", err)
 		}
 	}
-	if binary, err = filepath.Abs(binary); err != nil {
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "lifeboat-demo-"); err != nil {
+			return nil, fmt.Errorf("make a directory to work in: %w", err)
+		}
+	}
+	r, err := rig.New(binary, dir)
+	if err != nil {
 		return nil, err
 	}
-	if dir == "" {
-		dir, err = os.MkdirTemp("", "lifeboat-demo-")
-	} else if err = os.MkdirAll(dir, 0o755); err == nil {
-		dir, err = filepath.Abs(dir)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("make a directory to work in: %w", err)
-	}
-	return &stage{timeline: newTimeline(cfg.Out, cfg.Terminal), binary: binary, dir: dir}, nil
+	return &stage{timeline: newTimeline(cfg.Out, cfg.Terminal), Rig: r}, nil
 }
-
-func (s *stage) path(name string) string { return filepath.Join(s.dir, name) }
 
 // play is the story.
 func (s *stage) play(ctx context.Context) error {
@@ -130,7 +123,7 @@ func (s *stage) play(ctx context.Context) error {
 
 // openShop builds the machine and waits until it takes orders.
 func (s *stage) openShop(ctx context.Context) error {
-	s.image = s.path("shop.img")
+	s.image = s.Path("shop.img")
 	done := s.progress("building a small Linux machine (kernel and busybox of this distribution)")
 	spec := guest.Spec{
 		Hostname: hostname,
@@ -147,7 +140,7 @@ func (s *stage) openShop(ctx context.Context) error {
 	done("built %s: a disk of %s that boots by itself (GRUB, Linux, ext4)", hostname, megabytes(fileSize(s.image)))
 
 	done = s.progress("booting it in QEMU")
-	console, err := os.Create(s.path("source-console.log"))
+	console, err := os.Create(s.Path("source-console.log"))
 	if err != nil {
 		return err
 	}
@@ -171,27 +164,15 @@ func (s *stage) openShop(ctx context.Context) error {
 // startServer starts a server of its own and makes its account ready.
 func (s *stage) startServer(ctx context.Context) error {
 	done := s.progress("starting a server")
-	api, err := freeAddress()
+	server, err := s.StartServer(ctx)
 	if err != nil {
 		return err
 	}
-	replication, err := freeAddress()
-	if err != nil {
+	s.server = server
+	if err := s.server.Initialize(ctx); err != nil {
 		return err
 	}
-	s.server, err = s.start("server", "server", "--data", s.path("data"), "--listen", api, "--replication-listen", replication)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, readyLimit, errors.New("the server took too long to become ready"))
-	defer cancel()
-	if s.client, err = s.connect(ctx, api); err != nil {
-		return err
-	}
-	if err := s.client.initialize(ctx); err != nil {
-		return err
-	}
-	done("server ready at %s, vault encrypted, account initialised", s.client.endpoint)
+	done("server ready at %s, vault encrypted, account initialised", s.server.Endpoint)
 	return nil
 }
 
@@ -199,7 +180,7 @@ func (s *stage) startServer(ctx context.Context) error {
 func (s *stage) disaster() disaster {
 	s.source.Kill()
 	at := time.Now()
-	s.agent.kill()
+	s.agent.Kill()
 	d := disaster{at: at, lastConfirmed: s.source.Console.LastDurable()}
 	s.say("%s", s.bold("DISASTER: "+hostname+" and its agent are killed without warning (SIGKILL)"))
 	s.say("the last order it had confirmed was number %d", d.lastConfirmed)
@@ -219,13 +200,13 @@ func (s *stage) cleanUp(ctx context.Context) error {
 	var errs []error
 	errs = append(errs, s.recovered.terminate(ctx, s))
 	if s.agent != nil {
-		s.agent.kill()
+		s.agent.Kill()
 	}
 	if s.source != nil {
 		s.source.Kill()
 	}
 	if s.server != nil {
-		errs = append(errs, s.server.stop(ctx))
+		errs = append(errs, s.server.Stop(ctx))
 	}
 	return errors.Join(errs...)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/drs/types"
 
 	"lifeboat/internal/demo/guest"
+	"lifeboat/internal/demo/rig"
 )
 
 // protection is what is known of the protected machine when disaster strikes.
@@ -37,8 +38,7 @@ func (s *stage) protect(ctx context.Context) (protection, error) {
 	done := s.progress("replicating its disk to the vault while it works")
 	began := time.Now()
 	var err error
-	s.agent, err = s.start("agent", "agent", "--server", s.client.endpoint, "--ca-cert", s.client.caFile, "--token", s.client.token,
-		"--state", s.path("agent"), "--disk", s.image, "--hostname", hostname, "--tracker", "scan", "--epoch", "1s")
+	s.agent, err = s.StartAgent(s.server.Client, "agent", s.image, "--hostname", hostname, "--epoch", "1s")
 	if err != nil {
 		return protection{}, err
 	}
@@ -85,15 +85,15 @@ func (s *stage) protect(ctx context.Context) (protection, error) {
 	if server, err := s.sourceServer(ctx); err == nil && server != nil {
 		p.read(server.DataReplicationInfo)
 	}
-	p.sent = bytesWritten(s.agent.cmd.Process.Pid)
-	p.stored = sizeBelow(s.path("data/vault"))
+	p.sent = bytesWritten(s.agent.PID())
+	p.stored = sizeBelow(filepath.Join(s.Data(), "vault"))
 	done("%d orders confirmed, %d recovery points, the last at %s", s.source.Console.LastDurable(), p.points, clock(p.lastPoint))
 	return p, nil
 }
 
 // waitABit paces the questions, and notices when a process that is needed is gone.
 func (s *stage) waitABit(ctx context.Context) error {
-	if err := errors.Join(s.server.ended(), s.agent.ended()); err != nil {
+	if err := errors.Join(s.server.Ended(), s.agent.Ended()); err != nil {
 		return err
 	}
 	select {
@@ -101,11 +101,11 @@ func (s *stage) waitABit(ctx context.Context) error {
 		return fmt.Errorf("the shop's machine ended by itself; its last words:\n%s", s.source.Console.Tail(10))
 	default:
 	}
-	return pause(ctx, 200*time.Millisecond)
+	return rig.Pause(ctx, 200*time.Millisecond)
 }
 
 func (s *stage) sourceServer(ctx context.Context) (*types.SourceServer, error) {
-	out, err := s.client.DescribeSourceServers(ctx, &awsdrs.DescribeSourceServersInput{})
+	out, err := s.server.DescribeSourceServers(ctx, &awsdrs.DescribeSourceServersInput{})
 	if err != nil {
 		return nil, fmt.Errorf("look for the source server: %w", err)
 	}
@@ -132,7 +132,7 @@ func (p *protection) read(info *types.DataReplicationInfo) types.DataReplication
 // of the last.
 func (s *stage) points(ctx context.Context, server string) (int, time.Time, error) {
 	n, last := 0, time.Time{}
-	pages := awsdrs.NewDescribeRecoverySnapshotsPaginator(s.client, &awsdrs.DescribeRecoverySnapshotsInput{SourceServerID: &server})
+	pages := awsdrs.NewDescribeRecoverySnapshotsPaginator(s.server, &awsdrs.DescribeRecoverySnapshotsInput{SourceServerID: &server})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/drs/types"
 
 	"lifeboat/internal/demo/guest"
+	"lifeboat/internal/demo/rig"
 )
 
 // recovered is the machine that comes back.
@@ -41,7 +41,7 @@ func (s *stage) recover(ctx context.Context, p protection) error {
 	r := &s.recovered
 	done := s.progress("StartRecovery " + p.server)
 	r.asked = time.Now()
-	out, err := s.client.StartRecovery(ctx, &awsdrs.StartRecoveryInput{
+	out, err := s.server.StartRecovery(ctx, &awsdrs.StartRecoveryInput{
 		IsDrill:       aws.Bool(false),
 		SourceServers: []types.StartRecoveryRequestSourceServer{{SourceServerID: &p.server}},
 	})
@@ -62,7 +62,7 @@ func (s *stage) recover(ctx context.Context, p protection) error {
 	r.console = guest.NewConsole()
 	var following context.Context
 	following, r.stop = context.WithCancel(context.WithoutCancel(ctx))
-	go follow(following, filepath.Join(s.path("data/instances"), r.instance, "console.log"), r.console)
+	go rig.Follow(following, s.ConsoleLog(r.instance), r.console)
 	return s.proof(ctx, r, done)
 }
 
@@ -70,10 +70,10 @@ func (s *stage) recover(ctx context.Context, p protection) error {
 func (s *stage) launched(ctx context.Context, r *recovered) error {
 	seen := 0
 	for {
-		if err := s.server.ended(); err != nil {
+		if err := s.server.Ended(); err != nil {
 			return err
 		}
-		log, err := s.client.DescribeJobLogItems(ctx, &awsdrs.DescribeJobLogItemsInput{JobID: &r.job})
+		log, err := s.server.DescribeJobLogItems(ctx, &awsdrs.DescribeJobLogItemsInput{JobID: &r.job})
 		if err != nil {
 			return fmt.Errorf("read the job's log: %w", err)
 		}
@@ -86,7 +86,7 @@ func (s *stage) launched(ctx context.Context, r *recovered) error {
 		}
 		seen = len(log.Items)
 
-		jobs, err := s.client.DescribeJobs(ctx, &awsdrs.DescribeJobsInput{Filters: &types.DescribeJobsRequestFilters{JobIDs: []string{r.job}}})
+		jobs, err := s.server.DescribeJobs(ctx, &awsdrs.DescribeJobsInput{Filters: &types.DescribeJobsRequestFilters{JobIDs: []string{r.job}}})
 		if err != nil {
 			return fmt.Errorf("read the job: %w", err)
 		}
@@ -101,7 +101,7 @@ func (s *stage) launched(ctx context.Context, r *recovered) error {
 		case types.LaunchStatusFailed, types.LaunchStatusTerminated:
 			return fmt.Errorf("the job ended with launch status %s", server.LaunchStatus)
 		}
-		if err := pause(ctx, 50*time.Millisecond); err != nil {
+		if err := rig.Pause(ctx, 50*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -109,7 +109,7 @@ func (s *stage) launched(ctx context.Context, r *recovered) error {
 
 // describe finds the point that the instance began from.
 func (s *stage) describe(ctx context.Context, r *recovered) error {
-	out, err := s.client.DescribeRecoveryInstances(ctx, &awsdrs.DescribeRecoveryInstancesInput{
+	out, err := s.server.DescribeRecoveryInstances(ctx, &awsdrs.DescribeRecoveryInstancesInput{
 		Filters: &types.DescribeRecoveryInstancesRequestFilters{RecoveryInstanceIDs: []string{r.instance}},
 	})
 	if err != nil {
@@ -123,7 +123,7 @@ func (s *stage) describe(ctx context.Context, r *recovered) error {
 	if r.pointTaken, err = time.Parse(time.RFC3339, stamp); err != nil {
 		return fmt.Errorf("time of the recovery point of %s: %w", r.instance, err)
 	}
-	points, err := s.client.DescribeRecoverySnapshots(ctx, &awsdrs.DescribeRecoverySnapshotsInput{
+	points, err := s.server.DescribeRecoverySnapshots(ctx, &awsdrs.DescribeRecoverySnapshotsInput{
 		SourceServerID: instance.SourceServerID, Order: types.RecoverySnapshotsOrderDesc,
 	})
 	if err != nil {
@@ -143,7 +143,7 @@ var machineStarted = regexp.MustCompile(`msg="machine started".* sinceRequest=(\
 
 func (s *stage) measure(r *recovered) {
 	r.firstInstruction = time.Now() // at the latest
-	log, err := os.ReadFile(s.server.log)
+	log, err := os.ReadFile(s.server.Log)
 	if err != nil {
 		return
 	}
@@ -188,23 +188,23 @@ func (r *recovered) terminate(ctx context.Context, s *stage) error {
 	var kept error
 	if r.stop != nil {
 		r.stop()
-		kept = os.WriteFile(s.path("recovered-console.log"), []byte(r.console.Tail(math.MaxInt)), 0o644)
+		kept = os.WriteFile(s.Path("recovered-console.log"), []byte(r.console.Tail(math.MaxInt)), 0o644)
 	}
-	if s.client == nil || r.asked.IsZero() {
+	if s.server == nil || r.asked.IsZero() {
 		return kept
 	}
-	if s.server.ended() != nil {
-		return errors.Join(kept, quitMachines(ctx, s.path("data/instances")))
+	if s.server.Ended() != nil {
+		return errors.Join(kept, s.QuitMachines(ctx))
 	}
 	if err := r.terminateAll(ctx, s); err != nil {
-		return errors.Join(kept, err, quitMachines(ctx, s.path("data/instances")))
+		return errors.Join(kept, err, s.QuitMachines(ctx))
 	}
 	return kept
 }
 
 func (r *recovered) terminateAll(ctx context.Context, s *stage) error {
 	// The job may not have told us of an instance yet, or not of this one.
-	out, err := s.client.DescribeRecoveryInstances(ctx, &awsdrs.DescribeRecoveryInstancesInput{})
+	out, err := s.server.DescribeRecoveryInstances(ctx, &awsdrs.DescribeRecoveryInstancesInput{})
 	if err != nil {
 		return fmt.Errorf("look for machines to terminate: %w", err)
 	}
@@ -216,18 +216,18 @@ func (r *recovered) terminateAll(ctx context.Context, s *stage) error {
 		return nil
 	}
 	done := s.progress("terminating " + strings.Join(ids, ", "))
-	ended, err := s.client.TerminateRecoveryInstances(ctx, &awsdrs.TerminateRecoveryInstancesInput{RecoveryInstanceIDs: ids})
+	ended, err := s.server.TerminateRecoveryInstances(ctx, &awsdrs.TerminateRecoveryInstancesInput{RecoveryInstanceIDs: ids})
 	for conflict := new(types.ConflictException); errors.As(err, &conflict); { // the launch is still under way
-		if pauseErr := pause(ctx, 200*time.Millisecond); pauseErr != nil {
+		if pauseErr := rig.Pause(ctx, 200*time.Millisecond); pauseErr != nil {
 			break
 		}
-		ended, err = s.client.TerminateRecoveryInstances(ctx, &awsdrs.TerminateRecoveryInstancesInput{RecoveryInstanceIDs: ids})
+		ended, err = s.server.TerminateRecoveryInstances(ctx, &awsdrs.TerminateRecoveryInstancesInput{RecoveryInstanceIDs: ids})
 	}
 	if err != nil {
 		return fmt.Errorf("terminate %s: %w", strings.Join(ids, ", "), err)
 	}
 	for job := aws.ToString(ended.Job.JobID); ; {
-		jobs, err := s.client.DescribeJobs(ctx, &awsdrs.DescribeJobsInput{Filters: &types.DescribeJobsRequestFilters{JobIDs: []string{job}}})
+		jobs, err := s.server.DescribeJobs(ctx, &awsdrs.DescribeJobsInput{Filters: &types.DescribeJobsRequestFilters{JobIDs: []string{job}}})
 		if err != nil {
 			return fmt.Errorf("terminate %s: %w", strings.Join(ids, ", "), err)
 		}
@@ -235,7 +235,7 @@ func (r *recovered) terminateAll(ctx context.Context, s *stage) error {
 			done("machines, server, agent and disks are cleaned up")
 			return nil
 		}
-		if err := pause(ctx, 50*time.Millisecond); err != nil {
+		if err := rig.Pause(ctx, 50*time.Millisecond); err != nil {
 			return fmt.Errorf("terminate %s: %w", strings.Join(ids, ", "), err)
 		}
 	}

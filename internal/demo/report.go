@@ -20,7 +20,7 @@ func (s *stage) report(p protection, d disaster) error {
 	}
 	s.detail("bytes in the vault", "%s for %d recovery points (compressed and encrypted)", megabytes(p.stored), p.points)
 	s.detail("recovery point used", "%s at %s, %s before the disaster", r.pointID, clock(r.pointTaken), seconds(d.at.Sub(r.pointTaken)))
-	s.detail("its consistency", "%s", explainConsistency(s.client.extras.consistencyOf(r.pointID)))
+	s.detail("its consistency", "%s", explainConsistency(s.server.Consistency(r.pointID)))
 	s.detail("orders confirmed by the dead machine", "%d, of which %d before that point", d.lastConfirmed, promised)
 	s.detail("orders recovered", "%s", describeLedger(r.ledger))
 	s.detail("orders lost", "%s", describeLoss(lost))

@@ -63,6 +63,9 @@ func TestOrdersSurvivePowerCut(t *testing.T) {
 	image := build(t, guest.Spec{Hostname: "shop-1", Orders: &guest.Orders{PerSecond: 20}})
 
 	first := start(t, guest.Config{Image: image})
+	if booted := await(t, first, 0, guest.Booted); booted.Groups[1] != "shop-1" {
+		t.Errorf("booted as %q, want shop-1", booted.Groups[1])
+	}
 	ledger, err := guest.ParseLedger(await(t, first, 0, guest.OrdersFound))
 	if err != nil || ledger != (guest.Ledger{}) {
 		t.Fatalf("a new machine found %+v, %v; want no orders", ledger, err)

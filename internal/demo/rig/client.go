@@ -1,4 +1,4 @@
-package demo
+package rig
 
 import (
 	"bytes"
@@ -19,40 +19,41 @@ import (
 	awsdrs "github.com/aws/aws-sdk-go-v2/service/drs"
 )
 
-// client is the AWS SDK for Go, pointed at our server.
-type client struct {
+// Client is the AWS SDK for Go, pointed at our server.
+type Client struct {
 	*awsdrs.Client
-	endpoint string
-	caFile   string
-	token    string
-	extras   *extras
-	http     *http.Client
+	Endpoint string // URL of the API
+	CAFile   string // path of the certificate to trust
+	Token    string // an install token for agents
+	// HTTP trusts the server and signs nothing.
+	HTTP   *http.Client
+	extras *extras
 }
 
 // connect asks `lifeboat env` how to reach the server, as a user's shell would,
 // once the server is ready.
-func (s *stage) connect(ctx context.Context, address string) (*client, error) {
+func (r *Rig) connect(ctx context.Context, server *Process) (*Client, error) {
 	for {
-		if err := s.server.ended(); err != nil {
+		if err := server.Ended(); err != nil {
 			return nil, err
 		}
-		if c, err := s.tryConnect(ctx, address); err == nil {
+		if c, err := r.tryConnect(ctx); err == nil {
 			return c, nil
 		} else if ctx.Err() != nil {
 			return nil, fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}
-		if err := pause(ctx, 50*time.Millisecond); err != nil {
+		if err := Pause(ctx, 50*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}
 }
 
-func (s *stage) tryConnect(ctx context.Context, address string) (*client, error) {
+func (r *Rig) tryConnect(ctx context.Context) (*Client, error) {
 	// A port that answers comes before the question, which starts a program.
-	if err := dial(ctx, address); err != nil {
+	if err := dial(ctx, r.api); err != nil {
 		return nil, err
 	}
-	text, err := s.output(ctx, "env", "--data", s.path("data"))
+	text, err := r.Output(ctx, "env", "--data", r.Data())
 	if err != nil {
 		return nil, err
 	}
@@ -65,28 +66,28 @@ func (s *stage) tryConnect(ctx context.Context, address string) (*client, error)
 	if !roots.AppendCertsFromPEM(authority) {
 		return nil, fmt.Errorf("%s holds no certificate", env["AWS_CA_BUNDLE"])
 	}
-	c := &client{endpoint: env["AWS_ENDPOINT_URL"], caFile: env["AWS_CA_BUNDLE"], token: env["LIFEBOAT_TOKEN"]}
+	c := &Client{Endpoint: env["AWS_ENDPOINT_URL"], CAFile: env["AWS_CA_BUNDLE"], Token: env["LIFEBOAT_TOKEN"]}
 	c.extras = &extras{
 		next:        &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}},
 		consistency: map[string]string{},
 	}
-	c.http = &http.Client{Transport: c.extras, Timeout: 30 * time.Second}
+	c.HTTP = &http.Client{Transport: c.extras, Timeout: 30 * time.Second}
 	c.Client = awsdrs.New(awsdrs.Options{
-		BaseEndpoint: aws.String(c.endpoint),
+		BaseEndpoint: aws.String(c.Endpoint),
 		Region:       env["AWS_REGION"],
 		Credentials:  credentials.NewStaticCredentialsProvider(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], ""),
-		HTTPClient:   c.http,
+		HTTPClient:   c.HTTP,
 	})
 	return c, c.ready(ctx)
 }
 
 // ready asks whether the server can serve.
-func (c *client) ready(ctx context.Context) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.endpoint+"/readyz", nil)
+func (c *Client) ready(ctx context.Context) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Endpoint+"/readyz", nil)
 	if err != nil {
 		return err
 	}
-	response, err := c.http.Do(request)
+	response, err := c.HTTP.Do(request)
 	if err != nil {
 		return err
 	}
@@ -97,7 +98,8 @@ func (c *client) ready(ctx context.Context) error {
 	return nil
 }
 
-func (c *client) initialize(ctx context.Context) error {
+// Initialize makes the account ready, which is safe to repeat.
+func (c *Client) Initialize(ctx context.Context) error {
 	if _, err := c.InitializeService(ctx, &awsdrs.InitializeServiceInput{}); err != nil {
 		return fmt.Errorf("initialise the account: %w", err)
 	}
@@ -152,11 +154,14 @@ func (e *extras) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-func (e *extras) consistencyOf(point string) string {
+// Consistency is what Lifeboat says of a recovery point that was listed; AWS's
+// model has no word for it.
+func (c *Client) Consistency(point string) string {
+	e := c.extras
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if c := e.consistency[point]; c != "" {
-		return c
+	if known := e.consistency[point]; known != "" {
+		return known
 	}
 	return "unknown"
 }

@@ -1,4 +1,4 @@
-package demo
+package rig
 
 import (
 	"context"
@@ -11,24 +11,26 @@ import (
 	"syscall"
 )
 
-// process is a lifeboat that runs as a child, its output in a log file.
-type process struct {
-	name string
-	log  string // path
+// Process is a lifeboat that runs as a child, its output in a log file.
+type Process struct {
+	Name string
+	Log  string // path
+
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
 	err  error         // how it ended, valid after done
 }
 
-// start runs lifeboat with the arguments. It ends when it is told to, or with us.
-func (s *stage) start(name string, args ...string) (*process, error) {
-	p := &process{name: name, log: s.path(name + ".log"), done: make(chan struct{})}
-	log, err := os.Create(p.log)
+// Start runs lifeboat with the arguments and adds its output to NAME.log. It ends
+// when it is told to, or with us.
+func (r *Rig) Start(name string, args ...string) (*Process, error) {
+	p := &Process{Name: name, Log: r.Path(name + ".log"), done: make(chan struct{})}
+	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	defer log.Close() // the child has its own
-	p.cmd = exec.Command(s.binary, args...)
+	p.cmd = exec.Command(r.Binary, args...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	// Away from our terminal's Ctrl-C, so that clean-up finds a server that answers.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -42,36 +44,40 @@ func (s *stage) start(name string, args ...string) (*process, error) {
 	return p, nil
 }
 
-// ended returns why the process is no longer there, nil while it runs.
-func (p *process) ended() error {
+// PID is the number of the process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Ended returns why the process is no longer there, nil while it runs.
+func (p *Process) Ended() error {
 	select {
 	case <-p.done:
-		return fmt.Errorf("the %s ended by itself (%v); its last words:\n%s", p.name, p.err, p.tail(8))
+		return fmt.Errorf("the %s ended by itself (%v); its last words:\n%s", p.Name, p.err, p.Tail(8))
 	default:
 		return nil
 	}
 }
 
-// kill ends it as a crash would. It is safe to repeat.
-func (p *process) kill() {
+// Kill ends it as a crash would. It is safe to repeat.
+func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // it may have ended already
 	<-p.done
 }
 
-// stop asks it to end, and kills it when ctx ends first.
-func (p *process) stop(ctx context.Context) error {
+// Stop asks it to end, and kills it when ctx ends first.
+func (p *Process) Stop(ctx context.Context) error {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
 		return nil
 	case <-ctx.Done():
-		p.kill()
-		return fmt.Errorf("the %s did not stop when asked and was killed", p.name)
+		p.Kill()
+		return fmt.Errorf("the %s did not stop when asked and was killed", p.Name)
 	}
 }
 
-func (p *process) tail(lines int) string {
-	data, err := os.ReadFile(p.log)
+// Tail returns the last lines of its log.
+func (p *Process) Tail(lines int) string {
+	data, err := os.ReadFile(p.Log)
 	if err != nil {
 		return err.Error()
 	}
@@ -89,9 +95,9 @@ func freeAddress() (string, error) {
 	return address, listener.Close()
 }
 
-// output runs lifeboat to its end and returns what it printed.
-func (s *stage) output(ctx context.Context, args ...string) (string, error) {
-	out, err := exec.CommandContext(ctx, s.binary, args...).Output()
+// Output runs lifeboat to its end and returns what it printed.
+func (r *Rig) Output(ctx context.Context, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, r.Binary, args...).Output()
 	if err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {

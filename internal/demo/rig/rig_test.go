@@ -1,7 +1,6 @@
-package demo
+package rig
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -9,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"testing"
 	"time"
 
@@ -44,7 +42,7 @@ func TestFollow(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		follow(following, path, console)
+		Follow(following, path, console)
 	}()
 	file, err := os.Create(path)
 	if err != nil {
@@ -74,46 +72,14 @@ func TestFollow(t *testing.T) {
 	}
 }
 
-// Piped output has every outcome on a line of its own and no control characters.
-func TestTimelineWithoutTerminal(t *testing.T) {
-	var out bytes.Buffer
-	line := newTimeline(&out, false)
-	done := line.progress("working")
-	line.update("half way")
-	done("worked %d times", 3)
-	line.say("%s", line.bold("the end"))
-	if got := out.String(); strings.ContainsAny(got, "\r\x1b") || strings.Contains(got, "half way") ||
-		!regexp.MustCompile(`^ +\d+\.\ds  worked 3 times\n +\d+\.\ds  the end\n$`).MatchString(got) {
-		t.Errorf("got %q", got)
-	}
-}
-
-// Promises broken by a recovered machine are found.
-func TestVerdict(t *testing.T) {
-	whole := func(last int) guest.Ledger { return guest.Ledger{First: 1, Last: last} }
-	for name, c := range map[string]struct {
-		ledger guest.Ledger
-		kept   bool
-	}{
-		"up to the point":           {whole(20), true},
-		"one in flight came too":    {whole(31), true},
-		"order before point lost":   {whole(19), false},
-		"orders out of thin air":    {whole(32), false},
-		"order missing in the line": {guest.Ledger{First: 1, Last: 25, Missing: 1}, false},
-		"torn order":                {guest.Ledger{First: 1, Last: 25, Torn: 1}, false},
-	} {
-		err := verdict(recovered{ledger: c.ledger}, disaster{lastConfirmed: 30}, 20)
-		if (err == nil) != c.kept {
-			t.Errorf("%s: got %v", name, err)
-		}
-	}
-}
-
 // A machine that no server is left to stop is told so on its own socket, and
 // only a QEMU's answer ends the wait.
 func TestQuitMachines(t *testing.T) {
-	dir := t.TempDir()
-	instance := filepath.Join(dir, "i-0123456789abcdef0")
+	rig, err := New("/bin/false", t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	instance := filepath.Join(rig.Data(), "instances", "i-0123456789abcdef0")
 	if err := os.MkdirAll(instance, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -134,11 +100,11 @@ func TestQuitMachines(t *testing.T) {
 			conn.Close()
 			break
 		}
-		if err := pause(ctx, 10*time.Millisecond); err != nil {
+		if err := Pause(ctx, 10*time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := quitMachines(ctx, dir); err != nil {
+	if err := rig.QuitMachines(ctx); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -149,23 +115,7 @@ func TestQuitMachines(t *testing.T) {
 	case <-ctx.Done():
 		t.Error("QEMU still runs")
 	}
-	if err := quitMachines(ctx, dir); err != nil {
+	if err := rig.QuitMachines(ctx); err != nil {
 		t.Errorf("quitting what has ended: %v", err)
-	}
-}
-
-// A demo whose binary fails tells what failed and where the logs are.
-func TestRunTellsWhatFailed(t *testing.T) {
-	var out bytes.Buffer
-	dir := filepath.Join(t.TempDir(), "work")
-	err := Run(context.Background(), Config{Binary: "/bin/false", Dir: dir, Out: &out})
-	if err == nil || !strings.Contains(err.Error(), "the server ended by itself") {
-		t.Errorf("got %v", err)
-	}
-	if !strings.Contains(out.String(), dir) {
-		t.Errorf("does not tell where the logs are:\n%s", out.String())
-	}
-	if _, err := os.Stat(filepath.Join(dir, "server.log")); err != nil {
-		t.Error(err)
 	}
 }

@@ -1,4 +1,4 @@
-package demo
+package rig
 
 import (
 	"context"
@@ -9,8 +9,8 @@ import (
 	"lifeboat/internal/demo/guest"
 )
 
-// pause waits for a while, or until ctx ends, and then says why it did.
-func pause(ctx context.Context, d time.Duration) error {
+// Pause waits for a while, or until ctx ends, and then says why it did.
+func Pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -29,9 +29,9 @@ func dial(ctx context.Context, address string) error {
 	return conn.Close()
 }
 
-// follow copies what is appended to a file to a console until ctx ends. The file
+// Follow copies what is appended to a file to a console until ctx ends. The file
 // may not be there yet.
-func follow(ctx context.Context, path string, console *guest.Console) {
+func Follow(ctx context.Context, path string, console *guest.Console) {
 	var file *os.File
 	defer func() { file.Close() }()
 	buffer := make([]byte, 32<<10)
@@ -50,7 +50,7 @@ func follow(ctx context.Context, path string, console *guest.Console) {
 				break // its present end; more will come
 			}
 		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
+		if err := Pause(ctx, 20*time.Millisecond); err != nil {
 			console.Close(err)
 			return
 		}

@@ -1,4 +1,4 @@
-package demo
+package rig
 
 import (
 	"context"
@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// quitMachines ends machines that no server is left to terminate. Each QEMU is
+// QuitMachines ends machines that no server is left to terminate. Each QEMU is
 // told on its own control socket, so that nothing else can be hit.
-func quitMachines(ctx context.Context, instances string) error {
-	sockets, err := filepath.Glob(filepath.Join(instances, "*", "qmp.sock"))
+func (r *Rig) QuitMachines(ctx context.Context) error {
+	sockets, err := filepath.Glob(filepath.Join(r.Data(), "instances", "*", "qmp.sock"))
 	if err != nil {
 		return err
 	}
