@@ -145,11 +145,17 @@ func (s *site) send(account drs.Account, method, target, body string) reply {
 
 func (s *site) sign(account drs.Account, r *http.Request, body string) {
 	s.t.Helper()
-	key := s.keys[account]
 	r.Header.Set("Content-Type", "application/json")
+	signOnly(s.t, s, account, r, body)
+}
+
+// signOnly signs a request as it stands.
+func signOnly(t *testing.T, s *site, account drs.Account, r *http.Request, body string) {
+	t.Helper()
+	key := s.keys[account]
 	credentials := aws.Credentials{AccessKeyID: key.ID, SecretAccessKey: key.Secret.Reveal()}
 	hash := fmt.Sprintf("%x", sha256Of(body))
-	if err := v4.NewSigner().SignHTTP(s.t.Context(), credentials, r, hash, "drs", account.Region, time.Now()); err != nil {
+	if err := v4.NewSigner().SignHTTP(t.Context(), credentials, r, hash, "drs", account.Region, time.Now()); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -218,13 +224,17 @@ func (s *site) addInstance(server drs.SourceServer, job drs.JobID) drs.RecoveryI
 }
 
 // jobStarter keeps jobs in the database and leaves them pending: the API's view
-// of package recovery. fail makes it refuse.
+// of package recovery. fail makes it refuse, panic makes it break.
 type jobStarter struct {
-	db   *db.DB
-	fail error
+	db    *db.DB
+	fail  error
+	panic any
 }
 
 func (j *jobStarter) StartRecovery(ctx context.Context, account drs.Account, request drs.StartRecovery) (drs.Job, error) {
+	if j.panic != nil {
+		panic(j.panic)
+	}
 	if j.fail != nil {
 		return drs.Job{}, j.fail
 	}

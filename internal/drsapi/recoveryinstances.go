@@ -101,6 +101,10 @@ func instanceIDs(ids []recoveryInstanceID) []drs.RecoveryInstanceID {
 	return mapped(ids, func(id recoveryInstanceID) drs.RecoveryInstanceID { return drs.RecoveryInstanceID(id) })
 }
 
+// volumeDigits is the only length of a volume ID that the model's pattern and its
+// maximum both allow.
+const volumeDigits = 8
+
 func recoveryInstanceOf(i drs.RecoveryInstance) recoveryInstance {
 	p := i.Properties
 	out := recoveryInstance{
@@ -129,7 +133,7 @@ func recoveryInstanceOf(i drs.RecoveryInstance) recoveryInstance {
 	for n, d := range p.Disks {
 		out.Properties.Disks = append(out.Properties.Disks, recoveryInstanceDisk{
 			InternalDeviceName: clip(d.Device, boundedLength), Bytes: d.Bytes,
-			EBSVolumeID: derivedID("vol-", string(i.ID), strconv.Itoa(n)),
+			EBSVolumeID: derivedID("vol-", volumeDigits, string(i.ID), strconv.Itoa(n)),
 		})
 	}
 	return out

@@ -203,3 +203,12 @@ func TestWrongSecret(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// An endpoint may be written with a slash at its end.
+func TestEndpointWithSlash(t *testing.T) {
+	s := newSite(t)
+	s.server.URL += "/"
+	if _, err := s.sdk(home).DescribeJobs(t.Context(), &awsdrs.DescribeJobsInput{}); err != nil {
+		t.Error(err)
+	}
+}

@@ -130,10 +130,10 @@ func durationOf(d time.Duration) string {
 	return out.String()
 }
 
-// derivedID makes a stable ID of 17 digits for a thing that has no ID of its own.
-func derivedID(prefix string, parts ...string) string {
+// derivedID makes a stable ID for a thing that has none of its own.
+func derivedID(prefix string, digits int, parts ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
-	return prefix + hex.EncodeToString(sum[:])[:17]
+	return prefix + hex.EncodeToString(sum[:])[:digits]
 }
 
 // clip shortens text to the most that a bounded string of a reply may hold.
