@@ -50,12 +50,14 @@ func TestJudge(t *testing.T) {
 		allowed  bool
 	}{
 		{"internal/vault", "internal/drs", true},
-		{"internal/vault/segment", "internal/vault/blob", false},
+		{"internal/vault/segment", "internal/vault/blob", true},
 		{"internal/vault", "internal/recovery", false},
 		{"internal/drs", "internal/durable", false},
-		{"internal/source/agent", "internal/vault", false},
+		{"internal/source/agent", "internal/ingest", false},
+		{"internal/source/blocktrack", "internal/source/agent", false},
+		{"internal/vault/segment", "internal/vault", false},
 		{"internal/source/agent", "internal/source/blocktrack", true},
-		{"internal/drsapi", "internal/db", false},
+		{"internal/drsapi", "internal/vault", false},
 		{"internal/recovery/nbd", "internal/vault", false},
 		{"internal/server", "internal/vault/blob", true},
 		{"internal/server", "internal/source/agent", false},
@@ -70,9 +72,6 @@ func TestJudge(t *testing.T) {
 
 // judge returns why the import is not allowed, or nothing.
 func judge(from, to string) string {
-	if under(to, from) || from == to {
-		return "" // a package and what it alone consists of
-	}
 	for _, r := range mayNever {
 		if under(from, r.dir) && underAny(to, r.may) {
 			return fmt.Sprintf("%s must not import %s: %s", from, to, r.why)
@@ -82,7 +81,7 @@ func judge(from, to string) string {
 	if !ok {
 		return fmt.Sprintf("%s has no rule yet: say in test/architecture/rules_test.go what it may import and why", from)
 	}
-	if underAny(to, r.may) {
+	if under(to, r.dir) || underAny(to, r.may) {
 		return ""
 	}
 	return fmt.Sprintf("%s must not import %s: %s", from, to, r.why)
