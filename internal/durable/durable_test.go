@@ -1,6 +1,7 @@
 package durable_test
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -61,5 +62,28 @@ func TestCreateFileNeverReplaces(t *testing.T) {
 	}
 	if info, _ := os.Stat(path); info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, want 0600", info.Mode())
+	}
+}
+
+func TestWriteBulkWritesEveryByte(t *testing.T) {
+	whole := make([]byte, 3<<20+123)
+	for i := range whole {
+		whole[i] = byte(i * 7)
+	}
+	var files durable.Files
+	for _, data := range [][]byte{whole, whole[1:], whole[:2<<20], whole[:100], nil} { // aligned, not aligned, whole blocks, small
+		f, err := files.Create("bulk", filepath.Join(t.TempDir(), "f"), 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := files.WriteBulk("bulk", f, data); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(files.Sync("bulk", f), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(f.Name()); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%d bytes written, %d read back (%v), or they differ", len(data), len(got), err)
+		}
 	}
 }

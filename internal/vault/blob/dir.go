@@ -139,7 +139,7 @@ func (d *Dir) put(name string, parts [][]byte) (err error) {
 	}
 	// The name in the temporary folder need not go durably: the next open sweeps.
 	defer os.Remove(tmp)
-	err = d.files.Write("put: write", f, parts...)
+	err = d.files.WriteBulk("put: write", f, parts...)
 	if err == nil {
 		err = d.files.Sync("put: sync", f)
 	}
