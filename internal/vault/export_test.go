@@ -21,3 +21,11 @@ func (r *VolumeReader) Records() int { return len(r.records) }
 
 // Seed is the digest seed of the server being written.
 func (e *Epoch) Seed() uint64 { return e.st.seed }
+
+// Volumes1 is the size of the only volume, or 0.
+func (h Head) Volumes1() int64 {
+	if len(h.Volumes) == 0 {
+		return 0
+	}
+	return h.Volumes[0].Size
+}
