@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,6 +22,8 @@ type Conn struct {
 	net  net.Conn
 	r    *bufio.Reader
 	idle time.Duration
+
+	ended atomic.Bool // End reads the rest
 
 	mu      sync.Mutex // covers the fields below and the order of frames
 	w       *bufio.Writer
@@ -76,6 +79,9 @@ func (c *Conn) write(m Message, flush bool) error {
 // Receive returns the next message. An Error message of the peer is returned as
 // an error (*Error), a Bye as io.EOF.
 func (c *Conn) Receive() (Message, error) {
+	if c.ended.Load() {
+		return nil, net.ErrClosed
+	}
 	if err := c.net.SetReadDeadline(time.Now().Add(c.idle)); err != nil {
 		return nil, fmt.Errorf("receive from %s: %w", c.Remote(), err)
 	}
@@ -103,18 +109,30 @@ func silent(err error) error {
 func (c *Conn) Close() error { return c.net.Close() }
 
 // Refuse tells the peer why the session ends and closes the connection.
-func (c *Conn) Refuse(e *Error) {
+func (c *Conn) Refuse(e *Error) { c.End(e) }
+
+// End sends a last message, as far as that goes without waiting long, and closes
+// the connection.
+func (c *Conn) End(last Message) {
 	c.net.SetWriteDeadline(time.Now().Add(time.Second)) // unblocks a writer, too
 	c.mu.Lock()
 	if c.failed == nil {
 		c.net.SetWriteDeadline(time.Now().Add(2 * time.Second))
-		if err := writeFrame(c.w, e, &c.scratch); err == nil {
+		if c.failed = writeFrame(c.w, last, &c.scratch); c.failed == nil {
 			c.failed = c.w.Flush()
 		}
 	}
-	if c.failed == nil {
-		c.failed = e
+	sent := c.failed == nil
+	if sent {
+		c.failed = net.ErrClosed
 	}
 	c.mu.Unlock()
+	if half, ok := c.net.(interface{ CloseWrite() error }); ok && sent && half.CloseWrite() == nil {
+		// Closing with unread bytes would reset the connection and could take
+		// the last message with it: read on until the peer has closed.
+		c.ended.Store(true)
+		c.net.SetReadDeadline(time.Now().Add(time.Second))
+		io.Copy(io.Discard, c.net)
+	}
 	c.net.Close()
 }

@@ -55,3 +55,13 @@ func (w *Window) Give(n uint32) {
 	w.more = make(chan struct{})
 	w.mu.Unlock()
 }
+
+// MessageCost is what a message weighs besides its payload, in bytes, so that many small
+// ones are bounded too.
+const MessageCost = 4096
+
+// Cost is the credit that sending the message takes, in bytes.
+func (m *Data) Cost() int { return len(m.Payload) + MessageCost }
+
+// Cost is the credit that sending the message takes, in bytes.
+func (m *Zero) Cost() int { return MessageCost }

@@ -1,0 +1,248 @@
+package ingest
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/replication"
+)
+
+// Catalog is where the state of replication is recorded and looked up. Calls for
+// different servers are concurrent.
+type Catalog interface {
+	// Admit tells what a session of this server begins with. A *drs.Error, such
+	// as for a deleted or stopped server, refuses the agent for good; any other
+	// error makes it try again.
+	Admit(ctx context.Context, account string, server drs.SourceServerID) (Admission, error)
+	// UpdateProperties records the inventory that an agent sent.
+	UpdateProperties(ctx context.Context, server drs.SourceServerID, p drs.SourceProperties) error
+	// ReportReplication records how replication stands; seen is when the agent
+	// was last heard, zero for no news of it.
+	ReportReplication(ctx context.Context, server drs.SourceServerID, info drs.DataReplicationInfo, seen time.Time) error
+	// AddPoint records a recovery point that is in the vault.
+	AddPoint(ctx context.Context, p drs.RecoveryPoint) error
+}
+
+// Admission is what a session begins with.
+type Admission struct {
+	Replication drs.DataReplicationInfo // as last reported
+	Settings    Settings
+}
+
+// Settings are what the user may change while a server replicates.
+type Settings struct {
+	EpochSpacing time.Duration // 0: the agent's choice
+	ThrottleMbps int64         // 0: unlimited
+}
+
+func (s Settings) wire() replication.Config {
+	return replication.Config{EpochSpacing: s.EpochSpacing, ThrottleMbps: uint32(min(max(s.ThrottleMbps, 0), 1<<31))}
+}
+
+// Config is what a Server needs. Fields without a default must be set.
+type Config struct {
+	Vault   Vault
+	Catalog Catalog
+	// TLS asks for and verifies the certificates of agents; see iam.Authority.AgentTLS.
+	TLS *tls.Config
+	// Identify returns whose certificate a verified chain is; see iam.Authority.VerifyAgent.
+	Identify func(chain []*x509.Certificate) (account string, server drs.SourceServerID, err error)
+	Software string // name and version of this program, told to agents
+	// LostAfter is how long an agent may be away before its server has the error
+	// AGENT_NOT_SEEN; 0: 2 minutes.
+	LostAfter time.Duration
+	// Credit is how many bytes of each agent may wait for the vault; 0: 8 MiB.
+	Credit uint32
+	Logger *slog.Logger // nil: discard
+}
+
+const (
+	defaultLostAfter = 2 * time.Minute
+	defaultCredit    = 8 << 20
+)
+
+// ErrAgentNotConnected: no agent of this server has a session now.
+var ErrAgentNotConnected = errors.New("no agent of this source server is connected")
+
+// Server takes in agents. Its methods are safe for concurrent use.
+type Server struct {
+	cfg Config
+	log *slog.Logger
+
+	mu       sync.Mutex
+	sessions map[drs.SourceServerID]*session // the newest of each server
+	absent   map[drs.SourceServerID]absence  // servers whose agent is not connected
+	wg       sync.WaitGroup                  // of sessions
+}
+
+// absence is a server whose agent is away.
+type absence struct {
+	since time.Time
+	info  drs.DataReplicationInfo // as last reported
+}
+
+// New returns a server that waits for Serve.
+func New(cfg Config) *Server {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.LostAfter == 0 {
+		cfg.LostAfter = defaultLostAfter
+	}
+	if cfg.Credit == 0 {
+		cfg.Credit = defaultCredit
+	}
+	return &Server{
+		cfg: cfg, log: cfg.Logger,
+		sessions: map[drs.SourceServerID]*session{},
+		absent:   map[drs.SourceServerID]absence{},
+	}
+}
+
+// Expect names a server whose agent should come, with what was last reported of
+// it: it counts as not seen from now on. For the start of the program.
+func (s *Server) Expect(server drs.SourceServerID, info drs.DataReplicationInfo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sessions[server] == nil {
+		s.absent[server] = absence{time.Now(), info}
+	}
+}
+
+// Forget ends a server's session, if there is one, and expects it no more. For
+// servers that are deleted, stopped or disconnected.
+func (s *Server) Forget(server drs.SourceServerID, why string) {
+	s.mu.Lock()
+	session := s.sessions[server]
+	delete(s.absent, server)
+	s.mu.Unlock()
+	if session != nil {
+		session.stop(&replication.Error{Code: replication.CodeForbidden, Text: why})
+		<-session.done
+	}
+	s.mu.Lock()
+	delete(s.absent, server)
+	s.mu.Unlock()
+}
+
+// Serve takes in agents on the listener until ctx is done; then it ends all
+// sessions, waits for them and returns nil. It closes the listener.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer s.wg.Wait()
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	s.wg.Go(func() { s.watch(ctx) })
+	for pause := time.Duration(0); ; {
+		raw, err := l.Accept()
+		if ctx.Err() != nil {
+			if err == nil {
+				raw.Close()
+			}
+			return nil
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("accept agents: %w", err)
+		}
+		if err != nil { // out of file descriptors, or the like: it may pass
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.log.Error("accept agents", "err", err, "retry_in", pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		pause = 0
+		s.wg.Go(func() { s.admit(ctx, raw) })
+	}
+}
+
+// admit lets an agent in and runs its session.
+func (s *Server) admit(ctx context.Context, raw net.Conn) {
+	defer raw.Close()
+	remote := raw.RemoteAddr().String()
+	conn, state, err := replication.Accept(ctx, raw, s.cfg.TLS)
+	if err != nil {
+		s.log.Info("agent refused", "remote", remote, "err", err)
+		return
+	}
+	account, server, err := s.cfg.Identify(state.PeerCertificates)
+	if err != nil {
+		s.log.Info("agent refused", "remote", remote, "err", err)
+		conn.Refuse(&replication.Error{Code: replication.CodeForbidden, Text: err.Error()})
+		return
+	}
+	hello, version, err := conn.AwaitHello()
+	if err != nil {
+		s.log.Info("agent refused", "remote", remote, "server", server, "err", err)
+		return
+	}
+	session := newSession(s, conn, server, version)
+	s.enter(session)
+	s.log.Info("agent connected", "remote", remote, "server", server, "software", hello.Software)
+	err = session.run(ctx, account)
+	s.log.Info("agent disconnected", "remote", remote, "server", server, "err", err)
+	s.leave(session)
+	close(session.done)
+}
+
+// enter makes the session its server's newest, and waits until the one before
+// it is over: two never hold one branch.
+func (s *Server) enter(session *session) {
+	s.mu.Lock()
+	older := s.sessions[session.server]
+	s.sessions[session.server] = session
+	if away, ok := s.absent[session.server]; ok {
+		session.awaySince = away.since
+		delete(s.absent, session.server)
+	}
+	s.mu.Unlock()
+	if older != nil {
+		older.stop(&replication.Error{
+			Code: replication.CodeSuperseded,
+			Text: "an agent at " + session.conn.Remote() + " with the same identity has connected",
+		})
+		<-older.done
+	}
+}
+
+func (s *Server) leave(session *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sessions[session.server] == session {
+		delete(s.sessions, session.server)
+		s.absent[session.server] = absence{time.Now(), session.status.info()}
+	}
+}
+
+func (s *Server) session(server drs.SourceServerID) *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sessions[server]
+}
+
+// Connected tells whether an agent of the server has a session now.
+func (s *Server) Connected(server drs.SourceServerID) bool {
+	session := s.session(server)
+	return session != nil && session.ready()
+}
+
+// Reconfigure tells a connected agent its settings, which hold from then on. It
+// does nothing when none is connected: the next session begins with them.
+func (s *Server) Reconfigure(server drs.SourceServerID, settings Settings) {
+	if session := s.session(server); session != nil && session.ready() {
+		config := settings.wire()
+		if err := session.conn.Send(&config); err != nil {
+			s.log.Info("settings not sent; the next session has them", "server", server, "err", err)
+		}
+	}
+}

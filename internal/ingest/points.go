@@ -1,0 +1,96 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/replication"
+)
+
+// ErrNoPoint is wrapped when a connected agent cannot make a point now.
+var ErrNoPoint = errors.New("the agent cannot make a recovery point now")
+
+// TakePoint asks the server's agent for a recovery point of now and returns it
+// once it is durable. Its Expected time is not before the call. The point may be
+// fuzzy, when the disks did not rest: the caller must look at its consistency.
+//
+// ErrAgentNotConnected comes at once when there is no session, and when it
+// breaks meanwhile; ErrNoPoint when replication is stalled. TakePoint waits as
+// long as ctx lets it.
+func (s *Server) TakePoint(ctx context.Context, server drs.SourceServerID) (drs.RecoveryPoint, error) {
+	session := s.session(server)
+	if session == nil || !session.ready() {
+		return drs.RecoveryPoint{}, fmt.Errorf("take a point of %s: %w", server, ErrAgentNotConnected)
+	}
+	point, err := session.takePoint(ctx)
+	if err != nil {
+		return drs.RecoveryPoint{}, fmt.Errorf("take a point of %s: %w", server, err)
+	}
+	return point, nil
+}
+
+// asked is somebody who waits for a point.
+type asked struct {
+	request uint64
+	answer  chan answer // capacity 1
+}
+
+type answer struct {
+	point drs.RecoveryPoint
+	err   error
+}
+
+func (s *session) takePoint(ctx context.Context) (drs.RecoveryPoint, error) {
+	s.mu.Lock()
+	if s.stalled != "" {
+		defer s.mu.Unlock()
+		return drs.RecoveryPoint{}, fmt.Errorf("%w: %s", ErrNoPoint, s.stalled)
+	}
+	s.lastRequest++
+	me := asked{s.lastRequest, make(chan answer, 1)}
+	s.waiting = append(s.waiting, me)
+	s.mu.Unlock()
+
+	if err := s.conn.Send(&replication.PointRequest{Request: me.request}); err != nil {
+		s.forget(me.request)
+		return drs.RecoveryPoint{}, fmt.Errorf("%w: %w", ErrAgentNotConnected, err)
+	}
+	select {
+	case a := <-me.answer:
+		return a.point, a.err
+	case <-s.done:
+		return drs.RecoveryPoint{}, ErrAgentNotConnected
+	case <-ctx.Done():
+		s.forget(me.request)
+		return drs.RecoveryPoint{}, context.Cause(ctx)
+	}
+}
+
+// answer gives the point to all who asked up to the request it answers.
+func (s *session) answer(request uint64, a answer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept := s.waiting[:0]
+	for _, w := range s.waiting {
+		if w.request > request {
+			kept = append(kept, w)
+			continue
+		}
+		w.answer <- a
+	}
+	s.waiting = kept
+}
+
+func (s *session) forget(request uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept := s.waiting[:0]
+	for _, w := range s.waiting {
+		if w.request != request {
+			kept = append(kept, w)
+		}
+	}
+	s.waiting = kept
+}

@@ -1,0 +1,260 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/replication"
+	"lifeboat/internal/vault"
+)
+
+// session is one agent's connection. The reader takes messages off the line, the
+// worker makes them happen in the vault, the reporter tells the catalogue.
+type session struct {
+	srv       *Server
+	conn      *replication.Conn
+	server    drs.SourceServerID
+	version   uint16
+	awaySince time.Time // when the agent's last session ended; zero: not known
+	status    *status
+	done      chan struct{} // closed when the session holds nothing any more
+
+	outstanding atomic.Int64 // bytes of Data queued and not processed
+
+	mu          sync.Mutex // covers the fields below
+	open        bool
+	stopped     *replication.Error // why somebody ended the session
+	stalled     string             // why the agent cannot make points; empty: it can
+	waiting     []asked
+	lastRequest uint64
+}
+
+func newSession(srv *Server, conn *replication.Conn, server drs.SourceServerID, version uint16) *session {
+	return &session{srv: srv, conn: conn, server: server, version: version, status: newStatus(srv.log, server), done: make(chan struct{})}
+}
+
+// ready tells whether the agent was let in.
+func (s *session) ready() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open && s.stopped == nil
+}
+
+// stop ends the session and tells the agent why. It does not wait.
+func (s *session) stop(why *replication.Error) {
+	s.mu.Lock()
+	first := s.stopped == nil
+	if first {
+		s.stopped = why
+	}
+	s.mu.Unlock()
+	if first {
+		s.conn.Refuse(why)
+	}
+}
+
+// run is the session from admission to end. It always returns why it ended.
+func (s *session) run(ctx context.Context, account string) error {
+	branch, err := s.welcome(ctx, account)
+	if err != nil {
+		return err
+	}
+	w := &worker{s: s, branch: branch, head: branch.Head(), queue: make(chan replication.Message, int(s.srv.cfg.Credit)/replication.MessageCost+256)}
+	group, inner := errgroup.WithContext(ctx)
+	defer context.AfterFunc(inner, func() {
+		var told *replication.Error
+		switch {
+		case ctx.Err() != nil:
+			s.conn.Refuse(&replication.Error{Code: replication.CodeBusy, Text: "the replication server stops", NextStep: "the agent connects again by itself"})
+		case errors.As(context.Cause(inner), &told):
+			s.conn.Refuse(told)
+		}
+		s.conn.Close()
+	})()
+	group.Go(func() error { return s.receive(inner, w.queue) })
+	group.Go(func() error { return w.run(inner) })
+	group.Go(func() error { return s.heartbeat(inner) })
+	group.Go(func() error { return s.report(inner) })
+	err = group.Wait()
+	w.close()
+
+	s.mu.Lock()
+	s.open = false
+	if s.stopped != nil {
+		err = s.stopped
+	}
+	s.mu.Unlock()
+	s.lastReport(ctx)
+	return err
+}
+
+// welcome admits the agent and opens its branch.
+func (s *session) welcome(ctx context.Context, account string) (Branch, error) {
+	admission, err := s.srv.cfg.Catalog.Admit(ctx, account, s.server)
+	if err != nil {
+		refusal := &replication.Error{Code: replication.CodeInternal, Text: "the server cannot look up this source server now", NextStep: "the agent tries again by itself"}
+		var shown *drs.Error
+		if errors.As(err, &shown) {
+			refusal = &replication.Error{Code: replication.CodeForbidden, Text: shown.Message}
+		}
+		s.conn.Refuse(refusal)
+		return nil, fmt.Errorf("admit: %w", err)
+	}
+	s.status.begin(admission.Replication, time.Now())
+	branch, err := s.srv.cfg.Vault.OpenBranch(ctx, s.server)
+	if err != nil {
+		refusal := s.explain(err)
+		s.status.fail(drs.FailedToCreateStagingDisks, refusal.Text, refusal.NextStep)
+		s.lastReport(ctx)
+		s.conn.Refuse(refusal)
+		return nil, fmt.Errorf("open branch: %w", err)
+	}
+	head := branch.Head()
+	s.status.opened(head)
+	s.mu.Lock()
+	stopped := s.stopped
+	s.open = stopped == nil
+	s.mu.Unlock()
+	if stopped == nil {
+		welcome := &replication.Welcome{
+			Version: s.version, HeadNumber: head.Number, HeadHash: head.Hash, DigestSeed: head.DigestSeed,
+			Sealed: sealed(head), Credit: s.srv.cfg.Credit, Settings: admission.Settings.wire(), Software: s.srv.cfg.Software,
+		}
+		if head.LastPoint != nil {
+			welcome.PointTaken = head.LastPoint.Taken
+		}
+		err = s.conn.Send(welcome)
+	} else {
+		err = stopped
+	}
+	if err != nil {
+		branch.Close()
+		return nil, err
+	}
+	return branch, nil
+}
+
+// sealed tells whether the head is a consistent recovery point, with nothing after it.
+func sealed(head vault.Head) bool {
+	return head.LastPoint != nil && head.LastPoint.Epoch == head.Number && head.LastPoint.Bootable()
+}
+
+// receive takes messages off the line. What concerns the vault goes to the
+// worker in order; the queue has room for all that the agent's credit allows.
+func (s *session) receive(ctx context.Context, queue chan<- replication.Message) error {
+	for {
+		m, err := s.conn.Receive()
+		if err == io.EOF {
+			return errors.New("the agent left")
+		} else if err != nil {
+			return err
+		}
+		s.status.seen(time.Now())
+		switch m := m.(type) {
+		case *replication.Heartbeat:
+			s.status.asOf(m.AsOf)
+			continue
+		case *replication.Progress:
+			s.progress(m)
+			continue
+		case *replication.Data:
+			err = s.charge(m.Cost())
+		case *replication.Zero:
+			err = s.charge(m.Cost())
+		case *replication.Disks, *replication.DigestRequest, *replication.Begin, *replication.Commit, *replication.Inventory:
+		default:
+			err = protocolError("unexpected %T", m)
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case queue <- m:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func protocolError(format string, args ...any) *replication.Error {
+	return &replication.Error{Code: replication.CodeProtocol, Text: fmt.Sprintf(format, args...), NextStep: "use an agent of the server's version"}
+}
+
+// charge holds the agent to its credit, which the last message may overdraw.
+func (s *session) charge(n int) error {
+	if s.outstanding.Add(int64(n))-int64(n) >= int64(s.srv.cfg.Credit) {
+		return protocolError("more data than the credit of %d bytes allows", s.srv.cfg.Credit)
+	}
+	return nil
+}
+
+// progress passes on how far the agent is. An agent that stalls makes no points.
+func (s *session) progress(m *replication.Progress) {
+	s.status.progress(m, time.Now())
+	stalled := ""
+	if m.Phase == replication.PhaseStalled {
+		stalled = m.Text + ": " + m.NextStep
+	}
+	s.mu.Lock()
+	s.stalled = stalled
+	last := s.lastRequest
+	s.mu.Unlock()
+	if stalled != "" {
+		s.answer(last, answer{err: fmt.Errorf("%w: %s", ErrNoPoint, stalled)})
+	}
+}
+
+func (s *session) heartbeat(ctx context.Context) error {
+	ticker := time.NewTicker(replication.HeartbeatEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			if err := s.conn.Send(&replication.Heartbeat{}); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// reportEvery spaces the reports of progress; changes of state go out at once.
+const reportEvery = 2 * time.Second
+
+func (s *session) report(ctx context.Context) error {
+	ticker := time.NewTicker(reportEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-s.status.urgent:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if info, seen, news := s.status.take(); news {
+			if err := s.srv.cfg.Catalog.ReportReplication(ctx, s.server, info, seen); err != nil && ctx.Err() == nil {
+				s.srv.log.Error("report replication", "server", s.server, "err", err)
+				s.status.again()
+			}
+		}
+	}
+}
+
+// lastReport records how the session left things, even while the server stops.
+func (s *session) lastReport(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	info, seen, _ := s.status.take()
+	if err := s.srv.cfg.Catalog.ReportReplication(ctx, s.server, info, seen); err != nil {
+		s.srv.log.Error("report replication", "server", s.server, "err", err)
+	}
+}

@@ -1,0 +1,302 @@
+package ingest
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/replication"
+	"lifeboat/internal/vault"
+)
+
+// status is how replication of one server stands, as its session sees it. Safe
+// for concurrent use.
+type status struct {
+	log    *slog.Logger
+	server drs.SourceServerID
+	urgent chan struct{} // capacity 1: something worth reporting at once
+
+	mu       sync.Mutex
+	now      drs.DataReplicationInfo
+	lastSeen time.Time
+	news     bool
+	hasPoint bool // a consistent point exists
+	since    time.Time
+}
+
+// backlogAfter is the lag from which a server with changes under way is in
+// BACKLOG and not just busy.
+const backlogAfter = 15 * time.Second
+
+func newStatus(log *slog.Logger, server drs.SourceServerID) *status {
+	return &status{log: log, server: server, urgent: make(chan struct{}, 1)}
+}
+
+// change runs f under the lock; urgent reports its outcome at once.
+func (s *status) change(urgent bool, f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+	s.news = true
+	if urgent {
+		select {
+		case s.urgent <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// toLocked changes the state where the rules allow it.
+func (s *status) toLocked(to drs.ReplicationState) {
+	next, err := s.now.State.Next(to)
+	if err != nil {
+		s.log.Debug("state kept", "server", s.server, "err", err)
+		return
+	}
+	if next != s.now.State {
+		s.log.Info("replication state", "server", s.server, "from", s.now.State, "to", next)
+	}
+	s.now.State = next
+}
+
+// stepLocked marks a step as under way, those before it as done.
+func (s *status) stepLocked(name drs.InitiationStepName, status drs.InitiationStepStatus) {
+	s.now.Steps = nil
+	before := true
+	for _, step := range drs.InitiationSteps {
+		out := drs.InitiationStep{Name: step, Status: drs.StepNotStarted}
+		switch {
+		case step == name:
+			out.Status, before = status, false
+		case before:
+			out.Status = drs.StepSucceeded
+		}
+		s.now.Steps = append(s.now.Steps, out)
+	}
+}
+
+// begin starts from what was last reported; the agent is authenticated.
+func (s *status) begin(last drs.DataReplicationInfo, at time.Time) {
+	s.change(true, func() {
+		s.now, s.lastSeen, s.since = last, at, at
+		if s.now.State == "" {
+			s.now.State = drs.ReplicationInitiating
+		}
+		s.toLocked(drs.ReplicationInitiating)
+		s.now.Begun, s.now.ETA, s.now.Error = at.UTC(), time.Time{}, nil
+		s.stepLocked(drs.StepCreateStagingDisks, drs.StepInProgress)
+	})
+}
+
+// opened looks at the head of the branch: it knows best what the vault holds.
+func (s *status) opened(head vault.Head) {
+	s.change(true, func() {
+		if p := head.LastPoint; p != nil && p.Bootable() && p.Taken.After(s.now.AsOf) {
+			s.now.AsOf = p.Taken.UTC()
+		}
+		s.hasPoint = !s.now.AsOf.IsZero()
+		s.stepLocked(drs.StepPairReplicationServerWithAgent, drs.StepInProgress)
+	})
+}
+
+// disks starts the transfer: the first sync, or the comparison with what is there.
+func (s *status) disks(disks []replication.Disk) {
+	s.change(true, func() {
+		known := map[string]drs.ReplicatedDisk{}
+		for _, d := range s.now.Disks {
+			known[d.Device] = d
+		}
+		s.now.Disks = nil
+		for _, d := range disks {
+			old := known[d.Device]
+			s.now.Disks = append(s.now.Disks, drs.ReplicatedDisk{Device: d.Device, Total: d.Size, Replicated: min(old.Replicated, d.Size)})
+		}
+		s.stepLocked(drs.StepStartDataTransfer, drs.StepSucceeded)
+		if s.now.State != drs.ReplicationInitiating {
+			return
+		}
+		if s.hasPoint {
+			s.toLocked(drs.ReplicationRescan)
+		} else {
+			s.toLocked(drs.ReplicationInitialSync)
+		}
+	})
+}
+
+// started: an epoch begins, so an earlier refusal is over.
+func (s *status) started() {
+	s.change(false, func() {
+		if s.now.Error != nil && s.now.Error.Code == drs.SnapshotsFailure {
+			s.now.Error = nil
+		}
+	})
+}
+
+// progress takes in what the agent tells.
+func (s *status) progress(m *replication.Progress, at time.Time) {
+	s.change(m.Phase == replication.PhaseStalled || m.Text != "", func() {
+		initial := s.now.State == drs.ReplicationInitialSync
+		var total, scanned int64
+		for i := range min(len(m.Disks), len(s.now.Disks)) {
+			d, p := &s.now.Disks[i], m.Disks[i]
+			d.Backlogged = min(p.Backlog, d.Total)
+			switch {
+			case m.Phase != replication.PhaseScanning:
+				d.Rescanned = d.Total
+			case initial:
+				d.Replicated = max(d.Replicated, min(p.Scanned, d.Total)-d.Backlogged)
+			default:
+				d.Rescanned = min(p.Scanned, d.Total)
+			}
+			total, scanned = total+d.Total, scanned+min(p.Scanned, d.Total)
+		}
+		s.now.ETA = time.Time{}
+		switch m.Phase {
+		case replication.PhaseScanning:
+			if scanned > 0 && scanned < total {
+				left := time.Duration(float64(at.Sub(s.since)) / float64(scanned) * float64(total-scanned))
+				s.now.ETA = at.Add(left).UTC()
+			}
+		case replication.PhaseStalled:
+			s.failLocked(drs.FailedToStartDataTransfer, m.Text, m.NextStep)
+		case replication.PhaseBacklog:
+			s.busyLocked(m, at)
+		}
+	})
+}
+
+// busyLocked: changes are under way that no point holds yet.
+func (s *status) busyLocked(m *replication.Progress, at time.Time) {
+	switch {
+	case m.Text != "":
+		s.now.Error = &drs.DataReplicationErr{Code: drs.SnapshotsFailure, Raw: advice(m.Text, m.NextStep)}
+	case s.now.State == drs.ReplicationStalled: // it flows again
+		s.now.Error = nil
+	}
+	if !s.hasPoint {
+		s.toLocked(drs.ReplicationInitialSync)
+		return
+	}
+	if m.Text != "" || s.now.State != drs.ReplicationContinuous || at.Sub(s.now.AsOf) > backlogAfter {
+		s.toLocked(drs.ReplicationBacklog)
+	}
+}
+
+// sealing: the first point of a server is being made.
+func (s *status) sealing() {
+	s.mu.Lock()
+	first := !s.hasPoint
+	s.mu.Unlock()
+	if first {
+		s.change(true, func() { s.toLocked(drs.ReplicationCreatingSnapshot) })
+	}
+}
+
+// sealed: a point is in the vault.
+func (s *status) sealed(p drs.RecoveryPoint) {
+	s.change(true, func() {
+		if !p.Bootable() {
+			s.now.Error = &drs.DataReplicationErr{Code: drs.NotConverging, Raw: advice(
+				"The disks change all the time, so no recovery point could be proved consistent; the newest ones are fuzzy",
+				"let the machine rest for a moment, or stop it, before the next recovery")}
+			if s.hasPoint {
+				s.toLocked(drs.ReplicationBacklog)
+			} else {
+				s.toLocked(drs.ReplicationContinuous)
+			}
+			return
+		}
+		s.hasPoint = true
+		s.restLocked(p.Taken)
+	})
+}
+
+// asOf: nothing has changed since the newest point until t.
+func (s *status) asOf(t time.Time) {
+	if t.IsZero() {
+		s.change(false, func() {})
+		return
+	}
+	s.change(false, func() {
+		if s.hasPoint {
+			s.restLocked(t)
+		}
+	})
+}
+
+func (s *status) restLocked(t time.Time) {
+	if t.After(s.now.AsOf) {
+		s.now.AsOf = t.UTC()
+	}
+	s.now.ETA, s.now.Error = time.Time{}, nil
+	for i := range s.now.Disks {
+		d := &s.now.Disks[i]
+		d.Replicated, d.Rescanned, d.Backlogged = d.Total, 0, 0
+	}
+	s.toLocked(drs.ReplicationContinuous)
+}
+
+// warn records a trouble that may pass by itself.
+func (s *status) warn(code drs.ReplicationErrorCode, text, next string) {
+	s.change(true, func() {
+		s.now.Error = &drs.DataReplicationErr{Code: code, Raw: advice(text, next)}
+		if s.hasPoint {
+			s.toLocked(drs.ReplicationBacklog)
+		}
+	})
+}
+
+// fail records a trouble that needs a person.
+func (s *status) fail(code drs.ReplicationErrorCode, text, next string) {
+	s.change(true, func() { s.failLocked(code, text, next) })
+}
+
+func (s *status) failLocked(code drs.ReplicationErrorCode, text, next string) {
+	s.now.Error = &drs.DataReplicationErr{Code: code, Raw: advice(text, next)}
+	s.now.ETA = time.Time{}
+	s.toLocked(drs.ReplicationStalled)
+	for i, step := range s.now.Steps {
+		if step.Status == drs.StepInProgress {
+			s.now.Steps[i].Status = drs.StepFailed
+		}
+	}
+}
+
+func advice(text, next string) string {
+	if next == "" {
+		return text + "."
+	}
+	return text + ". Next: " + next + "."
+}
+
+func (s *status) seen(t time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastSeen = t
+}
+
+// take returns what there is to report, and whether it is news.
+func (s *status) take() (info drs.DataReplicationInfo, seen time.Time, news bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	news, s.news = s.news, false
+	return s.infoLocked(), s.lastSeen, news
+}
+
+// again makes the next take news: the last report did not arrive.
+func (s *status) again() { s.change(false, func() {}) }
+
+func (s *status) info() drs.DataReplicationInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.infoLocked()
+}
+
+// infoLocked copies what s goes on changing.
+func (s *status) infoLocked() drs.DataReplicationInfo {
+	info := s.now
+	info.Disks = append([]drs.ReplicatedDisk(nil), s.now.Disks...)
+	info.Steps = append([]drs.InitiationStep(nil), s.now.Steps...)
+	return info
+}

@@ -1,0 +1,392 @@
+package ingest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/replication"
+	"lifeboat/internal/vault"
+)
+
+// worker makes an agent's messages happen in the vault, one after the other.
+type worker struct {
+	s       *session
+	queue   chan replication.Message
+	branch  Branch     // nil after a failed write, until it is opened anew
+	head    vault.Head // last acknowledged
+	volumes []vault.Volume
+	epoch   Epoch // nil: none open
+	id      uint64
+	// refusing: an epoch failed. What the agent sent before it knew is passed over.
+	refusing bool
+	give     uint32 // credit to give back
+}
+
+// commitTimeout bounds a commit that goes on while the session or server ends.
+const commitTimeout = 2 * time.Minute
+
+func (w *worker) run(ctx context.Context) error {
+	for {
+		var m replication.Message
+		select {
+		case m = <-w.queue:
+		default:
+			if err := w.settle(); err != nil {
+				return err
+			}
+			select {
+			case m = <-w.queue:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		if err := w.handle(ctx, m); err != nil {
+			return err
+		}
+		if w.give >= w.s.srv.cfg.Credit/4 {
+			if err := w.settle(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// settle gives back the credit of what was processed.
+func (w *worker) settle() error {
+	if w.give == 0 {
+		return nil
+	}
+	n := w.give
+	w.give = 0
+	return w.s.conn.Send(&replication.Credit{Bytes: n})
+}
+
+func (w *worker) processed(cost int) {
+	w.s.outstanding.Add(-int64(cost))
+	w.give += uint32(cost)
+}
+
+func (w *worker) close() {
+	if w.epoch != nil {
+		w.epoch.Abort()
+	}
+	if w.branch != nil {
+		if err := w.branch.Close(); err != nil {
+			w.s.srv.log.Error("close branch", "server", w.s.server, "err", err)
+		}
+	}
+}
+
+func (w *worker) handle(ctx context.Context, m replication.Message) error {
+	switch m := m.(type) {
+	case *replication.Inventory:
+		return w.inventory(ctx, m)
+	case *replication.Disks:
+		return w.disks(m)
+	case *replication.DigestRequest:
+		return w.digests(ctx, m)
+	case *replication.Begin:
+		return w.begin(ctx, m)
+	case *replication.Data:
+		cost := m.Cost()
+		err := w.data(m)
+		m.Release()
+		w.processed(cost)
+		return err
+	case *replication.Zero:
+		err := w.zero(m)
+		w.processed(m.Cost())
+		return err
+	case *replication.Commit:
+		return w.commit(ctx, m)
+	}
+	return fmt.Errorf("no handler for %T", m)
+}
+
+func (w *worker) inventory(ctx context.Context, m *replication.Inventory) error {
+	var p drs.SourceProperties
+	if err := json.Unmarshal(m.JSON, &p); err != nil {
+		return protocolError("inventory: %v", err)
+	}
+	p.LastUpdated = time.Now().UTC()
+	if err := w.s.srv.cfg.Catalog.UpdateProperties(ctx, w.s.server, p); err != nil {
+		w.s.srv.log.Error("record inventory", "server", w.s.server, "err", err) // the next session sends it again
+	}
+	return nil
+}
+
+// disks gives each disk its volume: the one that had its name, or a new one.
+func (w *worker) disks(m *replication.Disks) error {
+	if w.epoch != nil {
+		return protocolError("disks within an epoch")
+	}
+	if len(m.Disks) == 0 {
+		return protocolError("no disks")
+	}
+	next := vault.VolumeID(0)
+	known := map[string]vault.Volume{}
+	for _, v := range w.head.Volumes {
+		known[v.Device] = v
+		next = max(next, v.ID+1)
+	}
+	reply := &replication.Volumes{}
+	w.volumes = nil
+	for _, d := range m.Disks {
+		v, ok := known[d.Device]
+		if ok && d.Size < v.Size {
+			told := &replication.Error{
+				Code:     replication.CodeShrunk,
+				Text:     fmt.Sprintf("disk %s has %d bytes, its replica %d", d.Device, d.Size, v.Size),
+				NextStep: "give the disk its size back; or register it as a new server, with an empty --state directory and another --hostname",
+			}
+			w.s.status.fail(drs.FailedToCreateStagingDisks, told.Text, told.NextStep)
+			return told
+		}
+		if d.Device == "" || d.Size <= 0 {
+			return protocolError("disk %q of %d bytes", d.Device, d.Size)
+		}
+		if !ok {
+			v = vault.Volume{ID: next, Device: d.Device}
+			next++
+		}
+		reply.Volumes = append(reply.Volumes, replication.Volume{ID: uint32(v.ID), Known: ok})
+		v.Size = d.Size
+		w.volumes = append(w.volumes, v)
+		known[d.Device] = v
+	}
+	if len(known) < len(w.head.Volumes) || hasTwice(m.Disks) {
+		return protocolError("a disk is named twice")
+	}
+	w.s.status.disks(m.Disks)
+	return w.s.conn.Send(reply)
+}
+
+func hasTwice(disks []replication.Disk) bool {
+	seen := map[string]bool{}
+	for _, d := range disks {
+		if seen[d.Device] {
+			return true
+		}
+		seen[d.Device] = true
+	}
+	return false
+}
+
+// digests answers with what the vault holds. Chunks past the replica's end, or
+// that changed their length with its size, get a digest that equals none.
+func (w *worker) digests(ctx context.Context, m *replication.DigestRequest) error {
+	if w.branch == nil || w.epoch != nil {
+		return protocolError("digests asked for within an epoch")
+	}
+	held := vault.Volume{}
+	for _, v := range w.head.Volumes {
+		if uint32(v.ID) == m.Volume {
+			held = v
+		}
+	}
+	wanted := w.volume(vault.VolumeID(m.Volume))
+	if wanted == nil || m.First+uint64(m.Count) > wanted.Chunks() || m.First+uint64(m.Count) < m.First {
+		return protocolError("digests of chunks %d+%d of volume %d", m.First, m.Count, m.Volume)
+	}
+	reply := &replication.Digests{Volume: m.Volume, First: m.First, Digests: make([][16]byte, m.Count)}
+	comparable := held.Chunks()
+	if held.Size != wanted.Size && comparable > 0 {
+		comparable--
+	}
+	if m.First < comparable {
+		n := min(uint64(m.Count), comparable-m.First)
+		digests, err := w.branch.Digests(ctx, vault.VolumeID(m.Volume), m.First, int(n))
+		if err != nil {
+			return w.s.failed(err)
+		}
+		copy(reply.Digests, digests)
+	}
+	return w.s.conn.Send(reply)
+}
+
+func (w *worker) volume(id vault.VolumeID) *vault.Volume {
+	for i := range w.volumes {
+		if w.volumes[i].ID == id {
+			return &w.volumes[i]
+		}
+	}
+	return nil
+}
+
+func (w *worker) begin(ctx context.Context, m *replication.Begin) error {
+	if w.refusing && !m.Restart {
+		return nil
+	}
+	if w.epoch != nil || m.Epoch <= w.id || len(w.volumes) == 0 {
+		return protocolError("epoch %d begins out of order", m.Epoch)
+	}
+	w.refusing, w.id = false, m.Epoch
+	if w.branch == nil {
+		branch, err := w.s.srv.cfg.Vault.OpenBranch(ctx, w.s.server)
+		if err != nil {
+			return w.refuse(err)
+		}
+		w.branch = branch
+		if branch.Head().Hash != w.head.Hash || branch.Head().Number != w.head.Number {
+			// The commit that failed was stored after all.
+			return &replication.Error{Code: replication.CodeBusy, Text: "the vault holds more than was acknowledged", NextStep: "the agent connects again and compares"}
+		}
+	}
+	// An epoch outlives the session's context only until close aborts it.
+	epoch, err := w.branch.Begin(context.WithoutCancel(ctx), w.volumes)
+	if err != nil {
+		return w.refuse(err)
+	}
+	w.epoch = epoch
+	w.s.status.started()
+	return nil
+}
+
+func (w *worker) data(m *replication.Data) error {
+	if w.refusing {
+		return nil
+	}
+	v := w.volume(vault.VolumeID(m.Volume))
+	if w.epoch == nil || v == nil {
+		return protocolError("data for volume %d outside an epoch", m.Volume)
+	}
+	extents := make([]vault.Extent, len(m.Extents))
+	for i, x := range m.Extents {
+		if n := v.Blocks(); x.Count == 0 || x.Block >= n || uint64(x.Count) > n-x.Block {
+			return protocolError("blocks %d+%d of volume %d with %d", x.Block, x.Count, m.Volume, n)
+		}
+		extents[i] = vault.Extent(x)
+	}
+	err := w.epoch.Append(vault.Frame{
+		Volume: v.ID, Extents: extents, Codec: vault.Codec(m.Codec), RawLen: int(m.RawLen), Payload: m.Payload, Digest: m.Digest,
+	})
+	if err != nil {
+		return w.refuse(err)
+	}
+	return nil
+}
+
+func (w *worker) zero(m *replication.Zero) error {
+	if w.refusing {
+		return nil
+	}
+	v := w.volume(vault.VolumeID(m.Volume))
+	if w.epoch == nil || v == nil {
+		return protocolError("zeros for volume %d outside an epoch", m.Volume)
+	}
+	if n := v.Blocks(); m.Count == 0 || m.Block >= n || uint64(m.Count) > n-m.Block {
+		return protocolError("zeros in blocks %d+%d of volume %d with %d", m.Block, m.Count, m.Volume, n)
+	}
+	if err := w.epoch.Zero(v.ID, m.Block, m.Count); err != nil {
+		return w.refuse(err)
+	}
+	return nil
+}
+
+// commit makes the epoch durable, and only then acknowledges it.
+func (w *worker) commit(ctx context.Context, m *replication.Commit) error {
+	if w.refusing {
+		return nil
+	}
+	if w.epoch == nil || m.Epoch != w.id {
+		return protocolError("commit of epoch %d out of order", m.Epoch)
+	}
+	var point *drs.RecoveryPoint
+	if m.Point {
+		point = &drs.RecoveryPoint{
+			ID: drs.NewRecoverySnapshotID(), SourceServer: w.s.server,
+			Expected: m.Expected, Taken: m.Taken,
+			Consistency: consistencies[m.Consistency], Method: drs.NoGuarantee,
+		}
+		if m.Method == replication.MethodQuietPass {
+			point.Method = drs.QuietPass
+		}
+		w.s.status.sealing()
+	}
+	// Not cut short by the end of the session: half a commit helps nobody.
+	sure, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	head, err := w.epoch.Commit(sure, point)
+	if err != nil {
+		return w.refuse(err)
+	}
+	w.epoch, w.head = nil, head
+	ack := &replication.Ack{Epoch: m.Epoch, HeadNumber: head.Number, HeadHash: head.Hash}
+	if point != nil {
+		point.Epoch = head.Number
+		ack.Point = string(point.ID)
+		if err := w.s.srv.cfg.Catalog.AddPoint(sure, *point); err != nil {
+			w.s.srv.log.Error("record recovery point; it is in the vault and will be found there", "server", w.s.server, "point", point.ID, "err", err)
+		}
+		w.s.status.sealed(*point)
+		if m.Request > 0 {
+			w.s.answer(m.Request, answer{point: *point})
+		}
+		w.s.srv.log.Info("recovery point", "server", w.s.server, "point", point.ID, "consistency", point.Consistency, "epoch", point.Epoch)
+	}
+	return w.s.conn.Send(ack)
+}
+
+var consistencies = map[uint8]drs.Consistency{
+	replication.ConsistencyFuzzy:       drs.Fuzzy,
+	replication.ConsistencyCrash:       drs.CrashConsistent,
+	replication.ConsistencyFilesystem:  drs.FilesystemConsistent,
+	replication.ConsistencyApplication: drs.ApplicationConsistent,
+}
+
+// refuse answers a failed write. Where it may pass, the agent is told to begin
+// again and the branch will be opened anew, for a writer that failed is
+// finished. Otherwise the session ends.
+func (w *worker) refuse(err error) error {
+	if w.epoch != nil {
+		w.epoch.Abort()
+		w.epoch = nil
+	}
+	told := w.s.explain(err)
+	w.s.srv.log.Error("epoch refused", "server", w.s.server, "epoch", w.id, "err", err)
+	if told.Code != replication.CodeBusy {
+		return w.s.failed(err)
+	}
+	if w.branch != nil {
+		if err := w.branch.Close(); err != nil {
+			w.s.srv.log.Error("close branch", "server", w.s.server, "err", err)
+		}
+		w.branch = nil
+	}
+	w.refusing = true
+	w.s.status.warn(drs.SnapshotsFailure, told.Text, told.NextStep)
+	return w.s.conn.Send(&replication.Refused{Epoch: w.id, RetryAfter: retryAfter, Text: told.Text, NextStep: told.NextStep})
+}
+
+// retryAfter is the least an agent waits after a refusal; it waits longer when
+// refused again and again.
+const retryAfter = time.Second
+
+// failed ends the session for an error of the vault.
+func (s *session) failed(err error) error {
+	told := s.explain(err)
+	if told.Code == replication.CodeDamaged {
+		s.status.fail(drs.SnapshotsFailure, told.Text, told.NextStep)
+	}
+	s.srv.log.Error("vault", "server", s.server, "err", err)
+	return told
+}
+
+// explain says what an error of the vault means to an agent. CodeBusy may pass.
+func (s *session) explain(err error) *replication.Error {
+	var corrupt *vault.CorruptError
+	switch {
+	case errors.Is(err, vault.ErrFenced):
+		return &replication.Error{Code: replication.CodeInternal, Text: "another writer took over this server's branch", NextStep: "the agent connects again by itself"}
+	case errors.As(err, &corrupt), errors.Is(err, vault.ErrNewerFormat), errors.Is(err, vault.ErrWrongKey):
+		return &replication.Error{Code: replication.CodeDamaged, Text: "the vault's copy cannot be read: " + err.Error(), NextStep: "run `lifeboat vault verify` on the server"}
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return &replication.Error{Code: replication.CodeBusy, Text: "the vault is full", NextStep: "free or add space on the vault's disk; replication then goes on by itself"}
+	}
+	return &replication.Error{Code: replication.CodeBusy, Text: "the vault cannot store data now: " + err.Error(), NextStep: "see the server's log; replication goes on by itself when the cause is gone"}
+}

@@ -1,0 +1,204 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"time"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/replication"
+	"lifeboat/internal/source/blocktrack"
+	"lifeboat/internal/source/inventory"
+)
+
+// Config is what an agent is started with.
+type Config struct {
+	Server string   // https URL of the API
+	CAFile string   // PEM of the authority that the server's certificate is signed by
+	Token  string   // install token; not needed once State holds an identity
+	State  string   // directory of the agent's identity; made when absent
+	Disks  []string // block devices and disk image files
+
+	Tracker   string // auto or scan; empty: auto
+	Overrides inventory.Overrides
+	// BootMode reads the boot mode off the first disk of an image-file source.
+	// nil, or BootUnknown from it, leaves the mode unknown.
+	BootMode func(disk io.ReaderAt, size int64) drs.BootMode
+
+	// Epoch is the wanted spacing of epochs; 0: the server's setting.
+	Epoch time.Duration
+	// FuzzyAfter is how long disks may go without a quiet pass before a fuzzy
+	// point is sealed; 0: 30 s.
+	FuzzyAfter time.Duration
+	Workers    int    // parallel readers and compressors; 0: one per CPU, at most 8
+	Version    string // of the program, for the server's records
+
+	Logger *slog.Logger // nil: discard
+}
+
+// Defaults of Config and of the agent's pace.
+const (
+	defaultEpoch      = 5 * time.Second
+	defaultFuzzyAfter = 30 * time.Second
+
+	// idleShare is the most of its time that an agent spends on passes while they
+	// find nothing, busyShare while they do.
+	idleShare, busyShare = 0.1, 0.5
+)
+
+// ErrSuperseded: another agent with the same identity took over.
+var ErrSuperseded = errors.New("another agent with this agent's identity replicates now: " +
+	"stop one of the two; if this machine is a clone, start the agent with an empty state directory and a fresh install token")
+
+// Run registers the agent where needed and replicates until ctx is done, which
+// is success, or until it meets something that no retry will mend: a bad
+// argument, a refused registration, a damaged state directory, an expired
+// certificate, ErrSuperseded. Every error tells the next step.
+//
+// Whatever may pass is retried for ever: an unreachable or restarting server, a
+// cut network, a full vault, a disk that is gone, shrunk or unreadable.
+func Run(ctx context.Context, cfg Config) error {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return err
+	}
+	lock, err := openState(cfg.State)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+
+	disks, err := openDisks(cfg.Disks)
+	if err != nil {
+		return err
+	}
+	defer disks.close()
+	a := &agent{cfg: cfg, log: cfg.Logger, disks: disks}
+	a.throttle = new(replication.Throttle)
+	if err := a.identify(ctx); err != nil {
+		return err
+	}
+	for _, d := range disks.all {
+		if d.dev.Cached() {
+			a.log.Warn("disk refuses direct reads: writes of a mounted filesystem may be seen late", "disk", d.name)
+		}
+	}
+	a.tracker = blocktrack.Scan{Disks: len(disks.all)}
+	a.log.Info("agent ready", "server", a.id.SourceServerID, "replication", a.id.ReplicationAddress,
+		"disks", cfg.Disks, "tracker", a.tracker.Name())
+	return a.replicate(ctx)
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.FuzzyAfter == 0 {
+		c.FuzzyAfter = defaultFuzzyAfter
+	}
+	if c.Workers <= 0 {
+		c.Workers = min(runtime.GOMAXPROCS(0), 8)
+	}
+	switch {
+	case c.State == "":
+		return c, errors.New("no state directory: name one with --state; the agent keeps its identity there")
+	case len(c.Disks) == 0:
+		return c, errors.New("no disk to replicate: name at least one block device or image file with --disk")
+	case len(c.Disks) > replication.MaxDisks:
+		return c, fmt.Errorf("%d disks: a source server has at most %d", len(c.Disks), replication.MaxDisks)
+	case c.Epoch < 0 || c.Epoch > 24*time.Hour:
+		return c, fmt.Errorf("epoch spacing of %s: choose one between 100ms and 24h", c.Epoch)
+	case c.Epoch > 0 && c.Epoch < 100*time.Millisecond:
+		return c, fmt.Errorf("epoch spacing of %s: choose one of at least 100ms", c.Epoch)
+	}
+	switch c.Tracker {
+	case "", "auto", "scan":
+	default:
+		return c, fmt.Errorf("tracker %q is not available in this version: use --tracker scan", c.Tracker)
+	}
+	return c, nil
+}
+
+// agent is what outlives a session. One goroutine at a time uses it; sessions
+// follow each other.
+type agent struct {
+	cfg      Config
+	log      *slog.Logger
+	id       identity
+	props    drs.SourceProperties
+	disks    *diskSet
+	tracker  blocktrack.Tracker
+	throttle *replication.Throttle
+
+	ledger ledger
+	loaded bool // the tables hold what the vault had at ledger's head
+	// complete: since the tables were loaded every chunk was read at least once.
+	complete bool
+}
+
+// Reconnects begin after about a second and slow down to reconnectMost.
+const (
+	reconnectFirst = time.Second
+	reconnectMost  = 30 * time.Second
+)
+
+func (a *agent) replicate(ctx context.Context) error {
+	pause := reconnectFirst
+	for {
+		welcomed, err := a.session(ctx)
+		a.ledger.rollback(a.disks.all)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if fatal := a.fatal(err); fatal != nil {
+			return fatal
+		}
+		if welcomed {
+			pause = reconnectFirst
+		}
+		wait := jitter(pause)
+		a.log.Warn("replication interrupted", "err", err, "retry_in", wait.Round(time.Millisecond))
+		if !sleep(ctx, wait) {
+			return nil
+		}
+		pause = min(2*pause, reconnectMost)
+	}
+}
+
+// fatal returns what the agent must stop for, or nil when a retry may help.
+func (a *agent) fatal(err error) error {
+	if err := a.id.checkExpiry(time.Now()); err != nil {
+		return err
+	}
+	var told *replication.Error
+	if errors.As(err, &told) {
+		switch told.Code {
+		case replication.CodeSuperseded:
+			return fmt.Errorf("%w (%s)", ErrSuperseded, told.Text)
+		case replication.CodeVersion, replication.CodeForbidden:
+			return told
+		}
+	}
+	return nil
+}
+
+// jitter spreads a pause over half to one and a half of itself, so that agents
+// cut off together do not come back together.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }
+
+// sleep returns false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

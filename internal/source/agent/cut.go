@@ -1,0 +1,318 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"lifeboat/internal/replication"
+	"lifeboat/internal/source/blocktrack"
+)
+
+// cutter decides when to read the disks and what the result may be called.
+type cutter struct {
+	s      *session
+	ship   *shipper
+	packer *compressor
+
+	everything bool // the next pass reads all, whatever the tracker says
+	bulk       bool // much to send: spare the processor
+	// unsealed: the vault holds changes since the newest consistent point.
+	unsealed    bool
+	restless    time.Time // when the first pass without rest began; zero: at rest
+	passes      int       // without rest since then
+	lastFuzzy   time.Time
+	lastStart   time.Time
+	lastTook    time.Duration
+	retry       time.Duration // pause after the latest of a row of refusals or stalls
+	answering   []uint64      // point requests taken up
+	askedAt     time.Time     // when the oldest of them was
+	triesToRest int           // passes made for them
+}
+
+// While the disks change, passes follow each other without pause, burstPasses of
+// them to an epoch spacing: a quiet pass must come right after another. A point
+// asked for that finds no rest in requestPasses is sealed fuzzy.
+const (
+	burstPasses   = 3
+	requestPasses = 5
+
+	retryFirst = 500 * time.Millisecond
+	retryMost  = 30 * time.Second
+)
+
+// replicate is the cutter's loop: a pass, what it means, a pause.
+func (s *session) replicate(ctx context.Context) error {
+	packer, err := newCompressor(s.a.cfg.Workers)
+	if err != nil {
+		return err
+	}
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	c := &cutter{
+		s: s, packer: packer, ship: &shipper{s: s},
+		everything: true, bulk: true,
+		unsealed: !s.welcome.Sealed,
+	}
+	for {
+		c.takeRequests()
+		start := time.Now()
+		result, err := c.pass(ctx)
+		c.lastStart, c.lastTook = start, time.Since(start)
+		c.unsealed = c.unsealed || result.chunks > 0
+		if err == nil {
+			err = c.conclude(ctx, start, result)
+		}
+		if err != nil {
+			if err := c.recover(ctx, err); err != nil {
+				return err
+			}
+			continue
+		}
+		c.retry = 0
+		if err := c.pause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// conclude decides what a whole pass that began at start amounts to.
+func (c *cutter) conclude(ctx context.Context, start time.Time, result passResult) error {
+	quiet := result.chunks == 0 && c.s.a.complete
+	c.s.a.complete, c.bulk = true, false
+	if result.chunks > 0 {
+		c.s.a.log.Debug("pass", "changed_bytes", result.bytes, "sent_bytes", result.sent, "dur", c.lastTook)
+	}
+	if quiet {
+		c.restless, c.passes = time.Time{}, 0
+		if c.unsealed || len(c.answering) > 0 {
+			// Nothing changed between the pass before and this one: all disks were
+			// as the vault has them at the moment this pass began.
+			if err := c.seal(ctx, start, replication.ConsistencyCrash, replication.MethodQuietPass); err != nil {
+				return err
+			}
+		}
+		c.s.rest(start)
+		return nil
+	}
+	if c.restless.IsZero() {
+		c.restless = start
+	}
+	c.passes++
+	if len(c.answering) > 0 {
+		c.triesToRest++
+	}
+	if result.chunks > 0 {
+		c.s.phase(replication.PhaseBacklog, "", "")
+	}
+	impatient := c.triesToRest >= requestPasses
+	overdue := start.Sub(c.restless) >= c.s.a.cfg.FuzzyAfter && start.Sub(c.lastFuzzy) >= c.s.a.cfg.FuzzyAfter
+	if c.unsealed && (impatient || overdue) {
+		c.s.a.log.Warn("disks did not rest: sealing a fuzzy point", "since", c.restless.UTC(), "passes", c.passes)
+		if err := c.seal(ctx, time.Now(), replication.ConsistencyFuzzy, replication.MethodNone); err != nil {
+			return err
+		}
+		c.lastFuzzy, c.unsealed = start, true // a consistent point is still owed
+		return nil
+	}
+	if c.passes%burstPasses == 0 {
+		return c.ship.commit(ctx, replication.Commit{}) // what was sent is kept, and no point
+	}
+	return nil
+}
+
+// seal commits a recovery point and waits until it is durable.
+func (c *cutter) seal(ctx context.Context, taken time.Time, consistency, method uint8) error {
+	if err := c.ship.begin(); err != nil {
+		return err
+	}
+	commit := replication.Commit{Point: true, Consistency: consistency, Method: method, Taken: taken, Expected: taken}
+	if n := len(c.answering); n > 0 {
+		commit.Request, commit.Expected = c.answering[n-1], c.askedAt
+	}
+	begun := time.Now()
+	if err := c.ship.commit(ctx, commit); err != nil {
+		return err
+	}
+	refused, err := c.s.a.ledger.await(ctx, c.ship.last)
+	if err != nil {
+		return err
+	}
+	if refused != nil {
+		return errRefused
+	}
+	c.unsealed, c.answering, c.triesToRest = false, nil, 0
+	c.s.a.log.Info("recovery point", "taken", taken.UTC(), "crash_consistent", consistency == replication.ConsistencyCrash,
+		"epoch", c.s.a.ledger.at().number, "dur", time.Since(begun))
+	return nil
+}
+
+// takeRequests takes up the point requests that came in: the next pass begins
+// after them all.
+func (c *cutter) takeRequests() {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if len(c.s.requests) > 0 && len(c.answering) == 0 {
+		c.askedAt, c.triesToRest = time.Now(), 0
+	}
+	c.answering = append(c.answering, c.s.requests...)
+	c.s.requests = nil
+}
+
+// recover deals with what ended a pass or a commit. It returns the errors that
+// end the session.
+func (c *cutter) recover(ctx context.Context, err error) error {
+	if c.retry = min(2*c.retry, retryMost); c.retry == 0 {
+		c.retry = retryFirst
+	}
+	var gone *blocktrack.GoneError
+	var shrunk *blocktrack.ShrunkError
+	var unreadable *blocktrack.ReadError
+	switch refused := c.asRefusal(err); {
+	case context.Cause(ctx) != nil:
+		return context.Cause(ctx)
+	case refused != nil:
+		c.s.phase(replication.PhaseBacklog, refused.Text, refused.NextStep)
+		c.s.a.ledger.rollback(c.s.a.disks.all)
+		c.ship.abandon()
+		c.everything = true
+		wait := max(refused.RetryAfter, jitter(c.retry))
+		c.s.a.log.Warn("server refused the epoch", "err", refused.Text, "next_step", refused.NextStep, "retry_in", wait)
+		return c.wait(ctx, wait)
+	case errors.Is(err, blocktrack.ErrGrown):
+		c.retry = 0
+		return c.grow(ctx)
+	case errors.As(err, &gone):
+		return c.stall(ctx, err, "attach the disk again or put the file back; replication then goes on by itself")
+	case errors.As(err, &shrunk):
+		return c.stall(ctx, err, "give the disk its size back; or, to protect it as it is now, register it as a new server with an empty --state directory")
+	case errors.As(err, &unreadable):
+		return c.stall(ctx, err, "check the disk (dmesg, smartctl) and replace it; what was replicated stays recoverable")
+	}
+	return err
+}
+
+// stall reports a disk that cannot be replicated, keeps what was read before,
+// and tries again later with all disks opened afresh.
+func (c *cutter) stall(ctx context.Context, err error, next string) error {
+	c.everything = true
+	c.s.phase(replication.PhaseStalled, err.Error(), next)
+	wait := jitter(max(c.retry, time.Second))
+	c.s.a.log.Error("replication stalls", "err", err, "next_step", next, "retry_in", wait)
+	if c.s.a.ledger.refusal() == nil {
+		if err := c.ship.commit(ctx, replication.Commit{}); err != nil {
+			return err
+		}
+	}
+	if err := c.wait(ctx, wait); err != nil {
+		return err
+	}
+	if err := c.s.a.disks.reopen(); err != nil {
+		c.s.a.log.Debug("disk still not there", "err", err)
+	}
+	return nil
+}
+
+// grow tells the server the new sizes, between epochs.
+func (c *cutter) grow(ctx context.Context) error {
+	if err := c.ship.commit(ctx, replication.Commit{}); err != nil {
+		return err
+	}
+	// Digests in the ledger's undo lists must not come back into a grown table.
+	if refused, err := c.s.a.ledger.await(ctx, c.ship.last); err != nil {
+		return err
+	} else if refused != nil {
+		return c.recover(ctx, errRefused)
+	}
+	for _, d := range c.s.a.disks.all {
+		size, err := d.dev.Size()
+		if err != nil {
+			return c.recover(ctx, err)
+		}
+		if size > d.size {
+			c.s.a.log.Info("disk grew", "disk", d.name, "from", d.size, "to", size)
+			d.size = size
+			d.table.Grow(size)
+		}
+	}
+	for i, d := range c.s.a.disks.all {
+		c.s.a.props.Disks[i].Bytes = d.size
+	}
+	c.everything, c.unsealed = true, true
+	if _, err := c.s.announce(ctx); err != nil {
+		return fmt.Errorf("announce grown disks: %w", err)
+	}
+	return nil
+}
+
+// pause waits for the next pass: the epoch spacing, and no more than a bounded
+// share of the time in passes. A point request ends it.
+func (c *cutter) pause(ctx context.Context) error {
+	share := idleShare
+	if !c.restless.IsZero() {
+		share = busyShare
+	}
+	if len(c.answering) > 0 || c.passes%burstPasses != 0 {
+		return nil
+	}
+	rested := time.Now().Add(time.Duration(float64(c.lastTook) * (1/share - 1)))
+	for {
+		until := rested
+		if next := c.lastStart.Add(c.s.spacing()); next.After(until) {
+			until = next
+		}
+		c.s.mu.Lock()
+		asked := len(c.s.requests) > 0
+		c.s.mu.Unlock()
+		left := time.Until(until)
+		if asked || left <= 0 {
+			return nil
+		}
+		timer := time.NewTimer(left)
+		select {
+		case <-timer.C:
+		case <-c.s.wake:
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+		timer.Stop()
+	}
+}
+
+func (c *cutter) wait(ctx context.Context, d time.Duration) error {
+	if !sleep(ctx, d) {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+func (s *session) spacing() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.a.cfg.Epoch > 0:
+		return s.a.cfg.Epoch
+	case s.settings.EpochSpacing > 0:
+		return s.settings.EpochSpacing
+	}
+	return defaultEpoch
+}
+
+// phase tells the server, with the next report, what the agent is at.
+func (s *session) phase(p replication.Phase, text, next string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.progress.Phase, s.progress.Text, s.progress.NextStep = p, text, next
+	s.asOf = time.Time{}
+}
+
+// rest says that the disks equalled the newest point at a moment.
+func (s *session) rest(at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.progress.Phase, s.progress.Text, s.progress.NextStep = replication.PhaseContinuous, "", ""
+	s.asOf = at
+}

@@ -1,0 +1,77 @@
+package agent
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+
+	"lifeboat/internal/source/blocktrack"
+	"lifeboat/internal/source/inventory"
+)
+
+// disk is one replicated disk.
+type disk struct {
+	name   string // absolute path
+	dev    *blocktrack.Disk
+	size   int64             // as replicated; a grown disk follows between epochs
+	volume uint32            // in the vault; set in each session
+	table  *blocktrack.Table // what the vault holds; nil until loaded
+
+	scanned atomic.Int64 // bytes dealt with in the first pass of the session
+}
+
+type diskSet struct{ all []*disk }
+
+// openDisks opens the disks by absolute path and refuses one given twice.
+func openDisks(paths []string) (*diskSet, error) {
+	set := &diskSet{}
+	for _, path := range paths {
+		abs, err := filepath.Abs(path)
+		if err == nil && slices.ContainsFunc(set.all, func(d *disk) bool { return d.name == abs }) {
+			err = fmt.Errorf("disk %s is named twice", abs)
+		}
+		d := &disk{name: abs}
+		if err == nil {
+			d.dev, err = blocktrack.Open(abs)
+		}
+		if err != nil {
+			set.close()
+			return nil, err
+		}
+		set.all = append(set.all, d)
+		if d.size, err = d.dev.Size(); err != nil {
+			set.close()
+			return nil, err
+		}
+	}
+	return set, nil
+}
+
+// reopen opens all disks afresh, for the case that one went and came back. On an
+// error the old ones stay.
+func (s *diskSet) reopen() error {
+	for _, d := range s.all {
+		dev, err := blocktrack.Open(d.name)
+		if err != nil {
+			return err
+		}
+		d.dev.Close()
+		d.dev = dev
+	}
+	return nil
+}
+
+func (s *diskSet) close() {
+	for _, d := range s.all {
+		d.dev.Close()
+	}
+}
+
+func (s *diskSet) inventory() []inventory.Disk {
+	var list []inventory.Disk
+	for _, d := range s.all {
+		list = append(list, inventory.Disk{Device: d.name, Bytes: d.size, Block: d.dev.Block()})
+	}
+	return list
+}

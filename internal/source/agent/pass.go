@@ -1,0 +1,130 @@
+package agent
+
+import (
+	"context"
+	"errors"
+
+	"golang.org/x/sync/errgroup"
+
+	"lifeboat/internal/replication"
+	"lifeboat/internal/source/blocktrack"
+)
+
+// item is one changed chunk on its way from a reader to the shipper.
+type item struct {
+	disk   int
+	chunk  int64
+	blocks int
+	digest blocktrack.Digest
+	zero   bool
+	codec  uint8
+	packed []byte
+	buf    *[]byte
+}
+
+// queued is how many packed chunks may wait for the shipper.
+const queued = 64
+
+// passResult is what a pass over the disks found.
+type passResult struct {
+	chunks int   // that differed from the vault
+	bytes  int64 // of those
+	sent   int64 // after packing
+}
+
+// pass reads what may have changed, in parallel, and ships what did. The first
+// pass after a break reads everything, whatever the tracker says.
+//
+//	readers: read -> skip zeros, digest, compare -> pack --queue--> shipper: credit, throttle, send
+func (c *cutter) pass(ctx context.Context) (result passResult, err error) {
+	changes, err := c.s.a.tracker.Swap(ctx)
+	if err != nil {
+		return result, err
+	}
+	items := make(chan item, queued)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer close(items)
+		for i, d := range c.s.a.disks.all {
+			d.scanned.Store(0)
+			if c.everything {
+				changes[i] = blocktrack.Changes{All: true}
+			}
+			emit := func(chunk blocktrack.Chunk) error { return c.pack(ctx, items, i, chunk) }
+			if err := blocktrack.Read(ctx, d.dev, d.table, changes[i], c.s.a.cfg.Workers, &d.scanned, emit); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	group.Go(func() error {
+		err := c.shipAll(ctx, items, &result)
+		if err != nil {
+			return err
+		}
+		return c.ship.flush()
+	})
+	err = group.Wait()
+	c.everything = err != nil // what a failed pass read is not all that changed
+	return result, err
+}
+
+// pack runs in a reader.
+func (c *cutter) pack(ctx context.Context, items chan<- item, disk int, chunk blocktrack.Chunk) error {
+	it := item{disk: disk, chunk: chunk.Index, blocks: chunk.Blocks, digest: chunk.Digest, zero: chunk.Raw == nil}
+	if !it.zero {
+		// A long queue means that the line is what limits: then smaller is faster.
+		fast := c.bulk && len(items) < queued/2
+		it.codec, it.packed, it.buf = c.packer.pack(chunk.Raw, fast)
+	}
+	select {
+	case items <- it:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (c *cutter) shipAll(ctx context.Context, items <-chan item, result *passResult) error {
+	for {
+		var it item
+		var ok bool
+		select {
+		case it, ok = <-items:
+		default: // nothing waits: send what is buffered before waiting
+			if err := c.ship.flush(); err != nil {
+				return err
+			}
+			select {
+			case it, ok = <-items:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		if !ok {
+			return nil
+		}
+		if err := c.ship.chunk(ctx, it); err != nil {
+			return err
+		}
+		result.chunks++
+		result.bytes += int64(it.blocks) * vaultBlock
+		result.sent += int64(len(it.packed))
+		if it.buf != nil {
+			c.packer.buffers.Put(it.buf)
+		}
+	}
+}
+
+const vaultBlock = 4096
+
+// errRefused ends a pass whose epoch the server refused.
+var errRefused = errors.New("the server refused the epoch")
+
+// asRefusal returns the refusal that made a pass or a commit fail, if one did.
+func (c *cutter) asRefusal(err error) *replication.Refused {
+	if errors.Is(err, errRefused) {
+		return c.s.a.ledger.refusal()
+	}
+	return nil
+}

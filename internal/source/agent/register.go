@@ -1,0 +1,177 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"syscall"
+	"time"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/replication"
+	"lifeboat/internal/source/inventory"
+)
+
+// identify takes the inventory and loads the identity, or registers for one.
+func (a *agent) identify(ctx context.Context) error {
+	var collector inventory.Collector
+	disks := a.disks.inventory()
+	overrides := a.cfg.Overrides
+	if overrides.BootMode == drs.BootUnknown && a.cfg.BootMode != nil && inventory.OnlyImages(disks) {
+		overrides.BootMode = a.cfg.BootMode(a.disks.all[0].dev, a.disks.all[0].size)
+	}
+	var err error
+	if a.props, err = collector.Collect(disks, overrides); err != nil {
+		return err
+	}
+	hardware := collector.Identify(a.props, disks)
+	a.id, err = loadIdentity(a.cfg.State)
+	if err == nil {
+		if err := a.id.checkMachine(hardware.HardwareID(), hardware.Image, hardware.Disks); err != nil {
+			return err
+		}
+		return a.id.checkExpiry(time.Now())
+	}
+	if !errors.Is(err, errNoIdentity) {
+		return err
+	}
+	a.id = identity{Version: identityVersion, HardwareID: hardware.HardwareID(), Image: hardware.Image, Disks: hardware.Disks}
+	if err := a.register(ctx); err != nil {
+		return err
+	}
+	return a.id.save(a.cfg.State)
+}
+
+func (a *agent) register(ctx context.Context) error {
+	server, err := url.Parse(a.cfg.Server)
+	if err != nil || server.Scheme != "https" || server.Host == "" {
+		return fmt.Errorf("--server %q is not an https URL: use the address that `lifeboat env` prints, as in https://127.0.0.1:7443", a.cfg.Server)
+	}
+	if a.cfg.Token == "" {
+		return errors.New("no install token: run `lifeboat env` on the server and pass LIFEBOAT_TOKEN with --token")
+	}
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	key, csr, err := newKey()
+	if err != nil {
+		return fmt.Errorf("register: %w", err)
+	}
+	body, err := json.Marshal(replication.Registration{
+		Token: a.cfg.Token, CSR: csr, HardwareID: a.id.HardwareID, AgentVersion: a.cfg.Version, Inventory: a.props,
+	})
+	if err != nil {
+		return fmt.Errorf("register: %w", err)
+	}
+	reply, err := post(ctx, client, server.JoinPath(replication.RegisterPath).String(), body)
+	if err != nil {
+		return fmt.Errorf("register at %s: %w", a.cfg.Server, explain(err))
+	}
+	a.id.SourceServerID = reply.SourceServerID
+	a.id.ReplicationAddress = replication.CompleteAddress(reply.ReplicationAddress, server.Hostname())
+	a.id.Key, a.id.Certificate, a.id.CA = key, reply.Certificate, reply.CA
+	if err := a.id.parse(); err != nil {
+		return fmt.Errorf("register at %s: the reply is not usable: %w", a.cfg.Server, err)
+	}
+	a.log.Info("registered", "server", a.id.SourceServerID)
+	return nil
+}
+
+func (a *agent) client() (*http.Client, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if a.cfg.CAFile != "" {
+		raw, err := os.ReadFile(a.cfg.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read --ca-cert: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(raw) {
+			return nil, fmt.Errorf("--ca-cert %s holds no PEM certificate: use the file that AWS_CA_BUNDLE of `lifeboat env` names", a.cfg.CAFile)
+		}
+	}
+	return &http.Client{
+		Timeout:   time.Minute,
+		Transport: &http.Transport{TLSClientConfig: config, Proxy: http.ProxyFromEnvironment},
+	}, nil
+}
+
+func newKey() (keyPEM, csrPEM string, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", "", err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return "", "", err
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return "", "", err
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})), nil
+}
+
+func post(ctx context.Context, client *http.Client, url string, body []byte) (reply replication.Registered, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return reply, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := client.Do(request)
+	if err != nil {
+		return reply, err
+	}
+	defer response.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(response.Body, replication.MaxRegistration))
+	if err != nil {
+		return reply, err
+	}
+	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusCreated {
+		var refusal replication.RegistrationError
+		if json.Unmarshal(raw, &refusal) != nil || refusal.Message == "" {
+			return reply, fmt.Errorf("the server answered %s: check that --server is the address of a Lifeboat server's API", response.Status)
+		}
+		return reply, errors.New(refusal.Message)
+	}
+	if err := json.Unmarshal(raw, &reply); err != nil {
+		return reply, fmt.Errorf("the reply is not usable: %w", err)
+	}
+	return reply, nil
+}
+
+// explain adds the next step to the errors of a connection.
+func explain(err error) error {
+	var unknown x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var expired x509.CertificateInvalidError
+	var dns *net.DNSError
+	var op *net.OpError
+	switch {
+	case errors.As(err, &unknown):
+		return fmt.Errorf("the server's certificate is not signed by the authority given: pass --ca-cert with the file that AWS_CA_BUNDLE of `lifeboat env` names: %w", err)
+	case errors.As(err, &host):
+		return fmt.Errorf("the server's certificate is for another name: use a --server address that it names: %w", err)
+	case errors.As(err, &expired) && expired.Reason == x509.Expired:
+		return fmt.Errorf("the server's certificate has expired: restart the server, and check both clocks: %w", err)
+	case errors.As(err, &dns):
+		return fmt.Errorf("the server's name does not resolve: check --server: %w", err)
+	case errors.Is(err, syscall.ECONNREFUSED), errors.As(err, &op) && op.Op == "dial":
+		return fmt.Errorf("the server cannot be reached: check that it runs, that --server is right and that no firewall is in between: %w", err)
+	}
+	return err
+}

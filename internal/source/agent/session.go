@@ -1,0 +1,277 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"lifeboat/internal/replication"
+	"lifeboat/internal/source/blocktrack"
+	"lifeboat/internal/vault"
+)
+
+// session is one connection to the replication server, from welcome to break.
+type session struct {
+	a       *agent
+	conn    *replication.Conn
+	welcome *replication.Welcome
+	window  *replication.Window
+	replies chan replication.Message // Volumes and Digests, in the order asked for
+	wake    chan struct{}            // capacity 1: settings or requests changed
+
+	mu       sync.Mutex // covers what the receiver and the reporter share with the cutter
+	settings replication.Config
+	requests []uint64 // point requests not yet taken up
+	progress replication.Progress
+	asOf     time.Time // the disks equalled the newest point then; zero: not known
+}
+
+// session runs one session to its end, which is always an error. welcomed tells
+// whether the server let the agent in.
+func (a *agent) session(ctx context.Context) (welcomed bool, err error) {
+	conn, err := replication.Dial(ctx, a.id.ReplicationAddress, &tls.Config{
+		Certificates: []tls.Certificate{a.id.pair},
+		RootCAs:      a.id.pool,
+	})
+	if err != nil {
+		return false, explain(err)
+	}
+	defer conn.Close()
+	handshake := context.AfterFunc(ctx, func() { conn.Close() })
+
+	hello := replication.Hello{Software: "lifeboat-agent " + a.cfg.Version}
+	rand.Read(hello.Instance[:])
+	welcome, err := conn.Greet(hello)
+	if err != nil {
+		return false, a.explainRefusal(err)
+	}
+	a.log.Info("connected", "replication", a.id.ReplicationAddress, "head", welcome.HeadNumber, "software", welcome.Software)
+	s := &session{
+		a: a, conn: conn, welcome: welcome,
+		window:   replication.NewWindow(welcome.Credit),
+		replies:  make(chan replication.Message, 16),
+		wake:     make(chan struct{}, 1),
+		settings: welcome.Settings,
+	}
+	s.progress.Phase = replication.PhaseScanning
+	a.throttle.Set(welcome.Settings.ThrottleMbps)
+
+	handshake()
+	group, inner := errgroup.WithContext(ctx)
+	// The receiver sits in a read until the connection closes.
+	defer context.AfterFunc(inner, func() {
+		if ctx.Err() != nil {
+			conn.End(&replication.Bye{Reason: "the agent stops"})
+		}
+		conn.Close()
+	})()
+	group.Go(func() error { return s.receive(inner) })
+	group.Go(func() error { return s.report(inner) })
+	group.Go(func() error { return s.replicate(inner) })
+	return true, group.Wait()
+}
+
+// explainRefusal turns the TLS alert for this agent's certificate into advice.
+func (a *agent) explainRefusal(err error) error {
+	if replication.IsRemoteAlert(err) {
+		return fmt.Errorf("the server does not accept this agent's certificate: if it was set up anew or this source server was "+
+			"deleted, start the agent with an empty --state directory and a fresh install token: %w", err)
+	}
+	return err
+}
+
+// receive handles what the server sends.
+func (s *session) receive(ctx context.Context) error {
+	for {
+		m, err := s.conn.Receive()
+		if err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+				err = fmt.Errorf("the server closed the connection: %w", err)
+			}
+			return err
+		}
+		switch m := m.(type) {
+		case *replication.Ack:
+			s.a.ledger.acknowledge(m)
+		case *replication.Refused:
+			s.a.ledger.refuse(m) // credit comes back for what the server passes over
+		case *replication.Credit:
+			s.window.Give(m.Bytes)
+		case *replication.Config:
+			s.a.log.Info("settings changed", "epoch", m.EpochSpacing, "throttle_mbps", m.ThrottleMbps)
+			s.a.throttle.Set(m.ThrottleMbps)
+			s.change(func() { s.settings = *m })
+		case *replication.PointRequest:
+			s.change(func() { s.requests = append(s.requests, m.Request) })
+		case *replication.Heartbeat:
+		case *replication.Volumes, *replication.Digests:
+			select {
+			case s.replies <- m:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		default:
+			return fmt.Errorf("unexpected %T from the server", m)
+		}
+	}
+}
+
+// change updates shared state and wakes the cutter.
+func (s *session) change(f func()) {
+	s.mu.Lock()
+	f()
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// reportEvery is how often progress is told while it changes.
+const reportEvery = time.Second
+
+// report tells the server how far the agent is, and that it lives.
+func (s *session) report(ctx context.Context) error {
+	ticker := time.NewTicker(reportEvery)
+	defer ticker.Stop()
+	var told replication.Progress
+	var toldAsOf time.Time
+	last := time.Now()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		now, asOf := s.snapshot()
+		var err error
+		if now.Phase != told.Phase || now.Text != told.Text || !slices.Equal(now.Disks, told.Disks) {
+			told, last = now, time.Now()
+			err = s.conn.Send(&now)
+		}
+		if err == nil && (asOf.After(toldAsOf) || time.Since(last) >= replication.HeartbeatEvery) {
+			toldAsOf, last = asOf, time.Now()
+			err = s.conn.Send(&replication.Heartbeat{AsOf: asOf})
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (s *session) snapshot() (replication.Progress, time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.progress
+	backlog := s.a.ledger.backlog(len(s.a.disks.all))
+	p.Disks = make([]replication.DiskProgress, len(backlog))
+	for i, d := range s.a.disks.all {
+		p.Disks[i] = replication.DiskProgress{Scanned: d.scanned.Load(), Backlog: backlog[i]}
+	}
+	return p, s.asOf
+}
+
+// announce tells the server the machine and its disks and learns their volumes.
+func (s *session) announce(ctx context.Context) ([]replication.Volume, error) {
+	props, err := json.Marshal(s.a.props)
+	if err != nil {
+		return nil, fmt.Errorf("encode inventory: %w", err)
+	}
+	if err := s.conn.Queue(&replication.Inventory{JSON: props}); err != nil {
+		return nil, err
+	}
+	m := &replication.Disks{}
+	for _, d := range s.a.disks.all {
+		m.Disks = append(m.Disks, replication.Disk{Device: d.name, Size: d.size})
+	}
+	if err := s.conn.Send(m); err != nil {
+		return nil, err
+	}
+	reply, err := s.reply(ctx)
+	if err != nil {
+		return nil, err
+	}
+	volumes, ok := reply.(*replication.Volumes)
+	if !ok || len(volumes.Volumes) != len(m.Disks) {
+		return nil, fmt.Errorf("%w: %T in answer to the disks", replication.ErrMalformed, reply)
+	}
+	for i, v := range volumes.Volumes {
+		s.a.disks.all[i].volume = v.ID
+	}
+	return volumes.Volumes, nil
+}
+
+func (s *session) reply(ctx context.Context) (replication.Message, error) {
+	select {
+	case m := <-s.replies:
+		return m, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// prepare makes the tables hold what the vault holds: as they are, when the head
+// is the one last acknowledged; else by asking for the digests.
+func (s *session) prepare(ctx context.Context) error {
+	volumes, err := s.announce(ctx)
+	if err != nil {
+		return err
+	}
+	now := head{s.welcome.HeadNumber, s.welcome.HeadHash}
+	if s.a.loaded && now == s.a.ledger.at() {
+		return nil
+	}
+	s.a.loaded, s.a.complete = false, false
+	seed := s.welcome.DigestSeed
+	digest := func(chunk []byte) blocktrack.Digest { return vault.ChunkDigest(seed, chunk) }
+	for i, d := range s.a.disks.all {
+		d.table = blocktrack.NewTable(d.size, digest)
+		if volumes[i].Known {
+			if err := s.loadDigests(ctx, d); err != nil {
+				return fmt.Errorf("ask what the vault holds of %s: %w", d.name, err)
+			}
+		}
+	}
+	s.a.ledger.reset(now)
+	s.a.loaded = true
+	return nil
+}
+
+// digestsInFlight is how many requests for digests are under way at once.
+const digestsInFlight = 4
+
+func (s *session) loadDigests(ctx context.Context, d *disk) error {
+	asked, got := int64(0), int64(0)
+	for got < d.table.Len() {
+		for asked < d.table.Len() && asked-got < digestsInFlight*replication.MaxDigests {
+			n := min(d.table.Len()-asked, replication.MaxDigests)
+			if err := s.conn.Send(&replication.DigestRequest{Volume: d.volume, First: uint64(asked), Count: uint32(n)}); err != nil {
+				return err
+			}
+			asked += n
+		}
+		m, err := s.reply(ctx)
+		if err != nil {
+			return err
+		}
+		reply, ok := m.(*replication.Digests)
+		if !ok || reply.Volume != d.volume || reply.First != uint64(got) || int64(len(reply.Digests)) != min(d.table.Len()-got, replication.MaxDigests) {
+			return fmt.Errorf("%w: %T out of order", replication.ErrMalformed, m)
+		}
+		for i, digest := range reply.Digests {
+			d.table.Set(got+int64(i), digest)
+		}
+		got += int64(len(reply.Digests))
+	}
+	return nil
+}

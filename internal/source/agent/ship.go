@@ -1,0 +1,142 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"lifeboat/internal/replication"
+)
+
+// Progress is committed whenever an epoch holds this much, or is this old, so
+// that a break costs little: an initial sync is many epochs.
+const (
+	progressBytes = 256 << 20
+	progressAfter = 5 * time.Second
+)
+
+// shipper sends epochs. The cutter's goroutine or the shipping one of its pass
+// uses it, never both.
+type shipper struct {
+	s       *session
+	last    uint64 // ID of the last epoch begun
+	open    bool
+	restart bool // the next epoch answers a refusal
+	bytes   int64
+	since   time.Time
+	zero    replication.Zero // a run of zeros not yet sent; Count 0: none
+	extents [1]replication.Extent
+	data    replication.Data // scratch
+}
+
+func (p *shipper) begin() error {
+	if p.open {
+		return nil
+	}
+	p.last++
+	p.open, p.bytes, p.since = true, 0, time.Now()
+	p.s.a.ledger.begin(p.last)
+	m := &replication.Begin{Epoch: p.last, Restart: p.restart}
+	p.restart = false
+	return p.s.conn.Queue(m)
+}
+
+// chunk ships one changed chunk and makes the table say so.
+func (p *shipper) chunk(ctx context.Context, it item) error {
+	if p.s.a.ledger.refusal() != nil {
+		return errRefused
+	}
+	if err := p.begin(); err != nil {
+		return err
+	}
+	d := p.s.a.disks.all[it.disk]
+	block := uint64(it.chunk) * (chunkBlocks)
+	var err error
+	if it.zero {
+		err = p.zeros(ctx, d.volume, block, uint32(it.blocks))
+	} else {
+		p.extents[0] = replication.Extent{Block: block, Count: uint32(it.blocks)}
+		p.data = replication.Data{
+			Volume: d.volume, Codec: it.codec, RawLen: uint32(it.blocks) * vaultBlock,
+			Digest: it.digest, Extents: p.extents[:], Payload: it.packed,
+		}
+		if err = p.pay(ctx, p.data.Cost()); err == nil {
+			err = p.s.conn.Queue(&p.data)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	size := int64(it.blocks) * vaultBlock
+	p.s.a.ledger.note(undo{it.disk, it.chunk, d.table.At(it.chunk), size})
+	d.table.Set(it.chunk, it.digest)
+	p.bytes += size
+	if p.bytes >= progressBytes || time.Since(p.since) >= progressAfter {
+		return p.commit(ctx, replication.Commit{})
+	}
+	return nil
+}
+
+const chunkBlocks = 16
+
+// maxZeroRun keeps the count of a run of zeros within its field.
+const maxZeroRun = 1 << 30
+
+// zeros joins runs that follow each other.
+func (p *shipper) zeros(ctx context.Context, volume uint32, block uint64, count uint32) error {
+	z := &p.zero
+	if z.Count > 0 && z.Volume == volume && z.Block+uint64(z.Count) == block && z.Count < maxZeroRun {
+		z.Count += count
+		return nil
+	}
+	if err := p.flushZeros(ctx); err != nil {
+		return err
+	}
+	*z = replication.Zero{Volume: volume, Block: block, Count: count}
+	return nil
+}
+
+func (p *shipper) flushZeros(ctx context.Context) error {
+	if p.zero.Count == 0 {
+		return nil
+	}
+	z := p.zero
+	p.zero = replication.Zero{}
+	if err := p.pay(ctx, z.Cost()); err != nil {
+		return err
+	}
+	return p.s.conn.Queue(&z)
+}
+
+// pay waits for credit and for the throttle.
+func (p *shipper) pay(ctx context.Context, n int) error {
+	if !p.s.window.TryTake(n) {
+		if err := p.s.conn.Flush(); err != nil {
+			return err
+		}
+		if err := p.s.window.Take(ctx, n); err != nil {
+			return err
+		}
+	}
+	return p.s.a.throttle.Wait(ctx, n)
+}
+
+// commit closes the open epoch, if there is one, with what c says. It does not
+// wait for the acknowledgement.
+func (p *shipper) commit(ctx context.Context, c replication.Commit) error {
+	if !p.open {
+		return nil
+	}
+	if err := p.flushZeros(ctx); err != nil {
+		return err
+	}
+	p.open = false
+	c.Epoch = p.last
+	return p.s.conn.Send(&c)
+}
+
+// abandon forgets the open epoch after a refusal; the next one restarts.
+func (p *shipper) abandon() {
+	p.open, p.restart, p.zero = false, true, replication.Zero{}
+}
+
+func (p *shipper) flush() error { return p.s.conn.Flush() }
