@@ -3,6 +3,7 @@ package drsapi
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -27,7 +28,7 @@ func parseObject(body []byte) (map[string]any, error) {
 	if err := decoder.Decode(&members); err != nil || members == nil {
 		return nil, cannotParse("The body is not a JSON object.")
 	}
-	if _, err := decoder.Token(); err != io.EOF {
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return nil, cannotParse("The body has something after its JSON object.")
 	}
 	return members, nil
