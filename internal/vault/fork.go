@@ -117,7 +117,8 @@ func (v *Vault) findPoint(ctx context.Context, server drs.SourceServerID, id drs
 }
 
 // Fork makes a branch that begins at a recovery point, whose data it keeps alive. It
-// copies nothing. ErrAbsent: no such point. ErrExists: there is a branch of that name.
+// copies nothing. ErrAbsent: no such point. ErrExists: there is a branch of that
+// name, or what a drop that was cut short has left of it: drop it again.
 func (v *Vault) Fork(ctx context.Context, server drs.SourceServerID, point drs.RecoverySnapshotID, name string) error {
 	if err := v.fork(ctx, server, point, name); err != nil {
 		return fmt.Errorf("make branch %s: %w", name, err)
@@ -132,6 +133,13 @@ func (v *Vault) fork(ctx context.Context, server drs.SourceServerID, point drs.R
 	parent, st, p, err := v.findPoint(ctx, server, point)
 	if err != nil {
 		return err
+	}
+	left, err := v.store.List(ctx, branchFolder(server, name))
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		return ErrExists
 	}
 	edits := []edit{
 		seedEdit(st.seed),
@@ -157,6 +165,8 @@ func (v *Vault) dropBranch(ctx context.Context, server drs.SourceServerID, name 
 	if name == MainBranch {
 		return errors.New("the main branch belongs to the server and cannot be dropped")
 	}
+	v.dropping.Lock()
+	defer v.dropping.Unlock()
 	b, err := v.branch(ctx, server, name)
 	if err != nil {
 		return err

@@ -61,6 +61,8 @@ type Vault struct {
 	cancel context.CancelFunc
 	tasks  taskList
 
+	dropping sync.Mutex // held while a branch is deleted
+
 	mu       sync.Mutex
 	dataKeys map[drs.SourceServerID]seal.Key // guarded by mu
 	branches map[branchID]*branch            // guarded by mu

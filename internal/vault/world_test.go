@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -194,4 +195,20 @@ func firstDifference(a, b []byte) int {
 // derived tells whether an object can be made again from others.
 func derived(name string) bool {
 	return strings.HasSuffix(name, ".checkpoint") || strings.HasSuffix(name, ".run")
+}
+
+// ctxOf is for helpers that serve rapid, fuzzing and plain tests alike.
+var ctxOf = context.Background()
+
+// fullStore refuses puts while it is full.
+type fullStore struct {
+	blob.Store
+	full atomic.Bool
+}
+
+func (s *fullStore) PutIfAbsent(ctx context.Context, name string, parts ...[]byte) error {
+	if s.full.Load() {
+		return fmt.Errorf("put %s: %w", name, blob.ErrNoSpace)
+	}
+	return s.Store.PutIfAbsent(ctx, name, parts...)
 }
