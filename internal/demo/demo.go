@@ -104,10 +104,10 @@ func newStage(cfg Config) (*stage, error) {
 func (s *stage) play(ctx context.Context) error {
 	s.say("Lifeboat demo: a shop's machine dies, and comes back from the vault.")
 
-	if err := s.openShop(ctx); err != nil {
+	if err := s.startServer(ctx); err != nil {
 		return err
 	}
-	if err := s.startServer(ctx); err != nil {
+	if err := s.openShop(ctx); err != nil {
 		return err
 	}
 	protected, err := s.protect(ctx)
@@ -119,6 +119,21 @@ func (s *stage) play(ctx context.Context) error {
 		return err
 	}
 	return s.report(protected, loss)
+}
+
+// startServer starts a server of its own and makes its account ready.
+func (s *stage) startServer(ctx context.Context) error {
+	done := s.progress("starting a server")
+	server, err := s.StartServer(ctx)
+	if err != nil {
+		return err
+	}
+	s.server = server
+	if err := s.server.Initialize(ctx); err != nil {
+		return err
+	}
+	done("server ready at %s, vault encrypted, account initialised", s.server.Endpoint)
+	return nil
 }
 
 // openShop builds the machine and waits until it takes orders.
@@ -158,21 +173,6 @@ func (s *stage) openShop(ctx context.Context) error {
 		return fmt.Errorf("start the shop's orders: %w\n%s", err, s.source.Console.Tail(10))
 	}
 	done("%s is up (Linux %s) and takes orders, each one fsynced before it is confirmed", hostname, booted.Groups[2])
-	return nil
-}
-
-// startServer starts a server of its own and makes its account ready.
-func (s *stage) startServer(ctx context.Context) error {
-	done := s.progress("starting a server")
-	server, err := s.StartServer(ctx)
-	if err != nil {
-		return err
-	}
-	s.server = server
-	if err := s.server.Initialize(ctx); err != nil {
-		return err
-	}
-	done("server ready at %s, vault encrypted, account initialised", s.server.Endpoint)
 	return nil
 }
 

@@ -19,11 +19,13 @@ const (
 	firstPartition = 1 * mib
 )
 
+// no_timer_check: a busy host delays an emulated machine so much that the kernel
+// takes its timer for broken and gives up.
 const grubConfig = `set timeout=0
 serial --unit=0 --speed=115200
 terminal_output serial
 search --no-floppy --label ` + rootLabel + ` --set=root
-linux /boot/vmlinuz console=ttyS0 quiet panic=-1
+linux /boot/vmlinuz console=ttyS0 quiet no_timer_check panic=-1
 initrd /boot/initrd.gz
 boot
 `
