@@ -18,7 +18,7 @@ import (
 
 // awsCLI finds the AWS CLI, version 2: the distribution's first, since another
 // of the name may shadow it.
-func awsCLI(t *testing.T) string {
+func awsCLI(t testing.TB) string {
 	t.Helper()
 	for _, name := range []string{"/usr/bin/aws", "/usr/local/bin/aws", "aws"} {
 		path, err := exec.LookPath(name)

@@ -33,7 +33,7 @@ var (
 
 // site is a served API with its database, and a key for each of two accounts.
 type site struct {
-	t        *testing.T
+	t        testing.TB
 	db       *db.DB
 	recovery *jobStarter
 	server   *httptest.Server
@@ -45,7 +45,7 @@ type site struct {
 
 // newSite serves the API over TLS, with a certificate of a fresh authority; home
 // is initialized, other is not.
-func newSite(t *testing.T) *site {
+func newSite(t testing.TB) *site {
 	t.Helper()
 	s := &site{t: t, dir: t.TempDir(), keys: map[drs.Account]iam.AccessKey{}, log: &bytes.Buffer{}}
 	var err error
@@ -150,7 +150,7 @@ func (s *site) sign(account drs.Account, r *http.Request, body string) {
 }
 
 // signOnly signs a request as it stands.
-func signOnly(t *testing.T, s *site, account drs.Account, r *http.Request, body string) {
+func signOnly(t testing.TB, s *site, account drs.Account, r *http.Request, body string) {
 	t.Helper()
 	key := s.keys[account]
 	credentials := aws.Credentials{AccessKeyID: key.ID, SecretAccessKey: key.Secret.Reveal()}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -242,4 +243,21 @@ func FuzzVerify(f *testing.F) {
 			t.Errorf("got %v, want a refusal", err)
 		}
 	})
+}
+
+func BenchmarkVerify(b *testing.B) {
+	c := suite[0]
+	r := &http.Request{Method: c.method, RequestURI: c.target, URL: &url.URL{Path: c.target}, Host: "example.amazonaws.com", Header: http.Header{}}
+	for _, line := range c.headers {
+		name, value, _ := strings.Cut(line, ":")
+		r.Header.Add(name, value)
+	}
+	r.Header.Set("X-Amz-Date", "20150830T123600Z")
+	r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, SignedHeaders="+c.signed+", Signature="+c.signature)
+	v := suiteVerifier()
+	for b.Loop() {
+		if _, err := v.Verify(b.Context(), r, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
