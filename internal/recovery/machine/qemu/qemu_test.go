@@ -345,3 +345,28 @@ func TestDeepDirectory(t *testing.T) {
 	s.start(t, spec)
 	waitConsole(t, s.ConsolePath(spec.ID), "from the deep", 1)
 }
+
+// TestDestroyWithoutDiskServer: a guest that waits for a disk that is gone for
+// good is destroyed all the same.
+func TestDestroyWithoutDiskServer(t *testing.T) {
+	s := newSite(t, t.TempDir())
+	disk := serveGuest(t, rewrite, "waiting")
+	spec := specFor(disk)
+	s.start(t, spec)
+	waitConsole(t, s.ConsolePath(spec.ID), "waiting", 1)
+	disk.kill(t)
+	if err := s.Destroy(t.Context(), spec.ID); err != nil {
+		t.Fatal(err)
+	}
+	if n := qemus(t, spec.ID); n != 0 {
+		t.Errorf("%d processes left", n)
+	}
+	disk.start(t) // for the clean-up
+}
+
+func TestHost(t *testing.T) {
+	h, err := qemu.Host()
+	if err != nil || h.CPUs < 1 || h.Memory < 64<<20 {
+		t.Errorf("host %+v, %v", h, err)
+	}
+}
