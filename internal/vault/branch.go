@@ -179,7 +179,7 @@ func (b *branch) readLocked(ctx context.Context) (*state, error) {
 	var cause *CorruptError
 	if errors.As(err, &cause) {
 		b.st, b.damage = st, &DamageError{Server: b.server, Branch: b.name, Cause: cause}
-		b.damage.Points = b.pointsAfter(ctx, numbers, st.number)
+		b.damage.Points = b.pointsAfter(ctx, names, st.number)
 		return st, b.damage
 	}
 	if err != nil {
@@ -245,11 +245,25 @@ func (b *branch) endsDropped(ctx context.Context, last uint64) (bool, error) {
 	return slices.ContainsFunc(edits, func(e edit) bool { return e.kind() == kindDropped }), nil
 }
 
-// pointsAfter names the points that manifests after number add, as far as they
-// can be read.
-func (b *branch) pointsAfter(ctx context.Context, numbers []uint64, number uint64) []drs.RecoverySnapshotID {
+// pointsAfter names the points that manifests after number made, as far as a
+// checkpoint or those manifests can be read.
+func (b *branch) pointsAfter(ctx context.Context, names []string, number uint64) []drs.RecoverySnapshotID {
 	var out []drs.RecoverySnapshotID
-	for _, n := range numbers {
+	for _, n := range slices.Backward(numbered(names, ".checkpoint")) {
+		if n <= number {
+			break
+		}
+		if st, err := b.readCheckpoint(ctx, n); err == nil {
+			for _, p := range st.points {
+				if p.point.Epoch > number {
+					out = append(out, p.point.ID)
+				}
+			}
+			number = n
+			break
+		}
+	}
+	for _, n := range numbered(names, ".manifest") {
 		if n <= number {
 			continue
 		}

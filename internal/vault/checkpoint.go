@@ -60,6 +60,7 @@ func (b *branch) startingState(ctx context.Context, names []string, last uint64)
 			if err := b.v.store.Delete(ctx, checkpointName(b.server, b.name, n)); err != nil && !errors.Is(err, blob.ErrAbsent) {
 				b.v.log.Warn("delete damaged checkpoint", "err", err)
 			}
+		case errors.Is(err, ErrNewerFormat): // of use to a newer program only
 		case !errors.Is(err, blob.ErrAbsent):
 			return nil, err
 		}

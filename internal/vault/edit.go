@@ -60,7 +60,7 @@ func decodeEdits(body []byte) ([]edit, error) {
 		case kindDropPoint:
 			e = dropPointEdit{drs.RecoverySnapshotID(f.str())}
 		case kindBase:
-			e = &base{number: f.u64(), hash: f.hash(), seq: f.u64(), branch: f.str(), point: drs.RecoverySnapshotID(f.str())}
+			e = &base{number: f.u64(), seq: f.u64(), branch: f.str(), point: drs.RecoverySnapshotID(f.str())}
 		case kindSeed:
 			e = seedEdit(f.u64())
 		case kindDropped:
@@ -192,9 +192,8 @@ func (e dropPointEdit) apply(s *state) error {
 
 // base says where a branch begins: at a sequence of another branch.
 type base struct {
-	number uint64   // of the parent's manifest that was its head then
-	hash   [32]byte // of that manifest
-	seq    uint64   // the last sequence that belongs to this branch too
+	number uint64 // of the parent's manifest that made the point
+	seq    uint64 // the last sequence that belongs to this branch too
 	branch string
 	point  drs.RecoverySnapshotID
 }
@@ -203,7 +202,6 @@ func (*base) kind() uint8 { return kindBase }
 
 func (e *base) put(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, e.number)
-	b = append(b, e.hash[:]...)
 	b = binary.LittleEndian.AppendUint64(b, e.seq)
 	b = putString(b, e.branch)
 	return putString(b, string(e.point))

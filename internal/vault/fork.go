@@ -143,7 +143,7 @@ func (v *Vault) fork(ctx context.Context, server drs.SourceServerID, point drs.R
 	}
 	edits := []edit{
 		seedEdit(st.seed),
-		&base{branch: parent.name, number: st.number, hash: st.hash, seq: p.seq, point: point},
+		&base{branch: parent.name, number: p.point.Epoch, seq: p.seq, point: point},
 	}
 	for _, vol := range p.volumes {
 		edits = append(edits, volumeEdit{vol})

@@ -35,9 +35,9 @@ func (m mapper) covers(s span) [32]byte {
 
 func (m mapper) runName(s span) string { return runName(m.b.server, s.level, m.covers(s)) }
 
-// runMissing tells whether a run that could not be read may be made again.
+// runMissing tells whether a run that could not be read is to be done without.
 func (m mapper) runMissing(err error) bool {
-	return errors.Is(err, blob.ErrAbsent) || damaged(err)
+	return errors.Is(err, blob.ErrAbsent) || errors.Is(err, ErrNewerFormat) || damaged(err)
 }
 
 func (m mapper) readRun(ctx context.Context, s span) (volumeMaps, error) {
@@ -99,8 +99,10 @@ func (m mapper) writeRun(ctx context.Context, s span, maps volumeMaps) error {
 	if !errors.Is(err, blob.ErrExists) {
 		return err
 	}
-	if _, err := m.readRun(ctx, s); !damaged(err) {
-		return err // somebody else made it
+	if _, err := m.readRun(ctx, s); errors.Is(err, ErrNewerFormat) {
+		return nil
+	} else if !damaged(err) {
+		return err // nil: somebody else made it
 	}
 	if err := m.b.v.store.Delete(ctx, name); err != nil {
 		return err
