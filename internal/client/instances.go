@@ -119,7 +119,7 @@ func (c *Client) FindInstances(ctx context.Context, names []string) ([]Instance,
 	if err != nil {
 		return nil, err
 	}
-	return pick(names, all, "recovery instance", "instances", "i-", func(i Instance) (string, []string) {
-		return i.ID, []string{i.Hostname}
+	return pick(names, all, "recovery instance", "instances", "i-", func(i Instance) called {
+		return called{i.ID, i.Hostname + ", " + strings.ToLower(i.State), []string{i.Hostname}}
 	})
 }

@@ -161,8 +161,8 @@ func (c *Client) FindJob(ctx context.Context, name string) (string, error) {
 	case name == "":
 		return all[0].ID, nil
 	}
-	found, err := pick([]string{name}, all, "job", "jobs", "drsjob-", func(j Job) (string, []string) {
-		return j.ID, []string{j.Kind}[:1:1]
+	found, err := pick([]string{name}, all, "job", "jobs", "drsjob-", func(j Job) called {
+		return called{id: j.ID, label: j.Kind}
 	})
 	if err != nil {
 		return "", err

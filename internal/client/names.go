@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -22,7 +23,9 @@ func (c *Client) FindServers(ctx context.Context, names []string) ([]Server, err
 	if err != nil {
 		return nil, err
 	}
-	return pick(names, all, "source server", "servers", "s-", serverNames)
+	return pick(names, all, "source server", "servers", "s-", func(s Server) called {
+		return called{s.ID, s.Hostname, []string{s.Hostname, s.FQDN}}
+	})
 }
 
 // FindServer is FindServers for one name.
@@ -34,28 +37,32 @@ func (c *Client) FindServer(ctx context.Context, name string) (Server, error) {
 	return found[0], nil
 }
 
-func serverNames(s Server) (id string, names []string) { return s.ID, []string{s.Hostname, s.FQDN} }
+// called is how a thing can be named: by its ID, the first part of that, or one
+// of its names. The label tells it from others of the same name.
+type called struct {
+	id, label string
+	names     []string
+}
 
 // pick matches names with things: an ID beats a hostname, and a hostname the
 // first part of an ID.
-func pick[T any](names []string, all []T, what, verb, prefix string, namesOf func(T) (string, []string)) ([]T, error) {
+func pick[T any](names []string, all []T, what, verb, prefix string, of func(T) called) ([]T, error) {
 	var picked []T
 	seen := map[string]bool{}
 	for _, name := range names {
-		found := match(name, all, prefix, namesOf)
+		found := match(name, all, prefix, of)
 		switch len(found) {
 		case 0:
 			return nil, refuse("there is no %s %q; `lifeboat %s` lists those there are", what, name, verb)
 		case 1:
-			if id, _ := namesOf(found[0]); !seen[id] {
+			if id := of(found[0]).id; !seen[id] {
 				seen[id] = true
 				picked = append(picked, found[0])
 			}
 		default:
 			var candidates []string
 			for _, t := range found {
-				id, names := namesOf(t)
-				candidates = append(candidates, fmt.Sprintf("%s (%s)", id, names[0]))
+				candidates = append(candidates, fmt.Sprintf("%s (%s)", of(t).id, of(t).label))
 			}
 			return nil, ambiguous(what, name, candidates)
 		}
@@ -63,20 +70,16 @@ func pick[T any](names []string, all []T, what, verb, prefix string, namesOf fun
 	return picked, nil
 }
 
-func match[T any](name string, all []T, prefix string, namesOf func(T) (string, []string)) []T {
+func match[T any](name string, all []T, prefix string, of func(T) called) []T {
 	var byName, byPart []T
 	for _, t := range all {
-		id, names := namesOf(t)
-		if id == name {
+		c := of(t)
+		switch {
+		case c.id == name:
 			return []T{t}
-		}
-		for _, n := range names {
-			if n != "" && strings.EqualFold(n, name) {
-				byName = append(byName, t)
-				break
-			}
-		}
-		if isPart(name, prefix) && strings.HasPrefix(id, name) {
+		case slices.ContainsFunc(c.names, func(n string) bool { return n != "" && strings.EqualFold(n, name) }):
+			byName = append(byName, t)
+		case isPart(name, prefix) && strings.HasPrefix(c.id, name):
 			byPart = append(byPart, t)
 		}
 	}

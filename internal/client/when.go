@@ -112,7 +112,7 @@ func parseAgo(text string) (time.Duration, bool) {
 		}
 		rest = rest[len(m[0]):]
 	}
-	return total, text != ""
+	return total, total > 0
 }
 
 // timeOf reads a timestamp of the API, which differ in precision and zone form.

@@ -15,6 +15,9 @@ const (
 	// readAhead is how many reads are under way or wait to be sent: the memory of
 	// one export is at most readAhead+2 chunks of diskstream.MaxData.
 	readAhead = 8
+	// smallHole is how many zeros are rather sent than skipped: many small reads and
+	// records cost more.
+	smallHole = 16 << 10
 	// window is how much of a disk is asked for its extents at once, in bytes.
 	window = 256 << 20
 )
@@ -100,6 +103,18 @@ func (c *chunk) read(disk Disk, length int64) {
 // plan calls each for every run of data, in order and cut to the size of one
 // record.
 func plan(ctx context.Context, disk Disk, each func(offset, length int64) error) error {
+	var start, end int64 // the run at hand, from where it is not planned yet
+	// emit plans the run, but leaves less than least of it for later.
+	emit := func(least int64) error {
+		for start < end && end-start >= least {
+			n := min(diskstream.MaxData, end-start)
+			if err := each(start, n); err != nil {
+				return err
+			}
+			start += n
+		}
+		return nil
+	}
 	for off := int64(0); off < disk.Size(); off += window {
 		spans, err := disk.Extents(ctx, off, min(window, disk.Size()-off))
 		if err != nil {
@@ -109,14 +124,17 @@ func plan(ctx context.Context, disk Disk, each func(offset, length int64) error)
 			if s.Hole {
 				continue
 			}
-			for at, end := s.Offset, s.Offset+s.Length; at < end; {
-				n := min(diskstream.MaxData, end-at)
-				if err := each(at, n); err != nil {
+			if s.Offset-end > smallHole {
+				if err := emit(0); err != nil {
 					return err
 				}
-				at += n
+				start = s.Offset
+			}
+			end = s.Offset + s.Length
+			if err := emit(diskstream.MaxData); err != nil {
+				return err
 			}
 		}
 	}
-	return nil
+	return emit(0)
 }
