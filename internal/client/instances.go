@@ -27,14 +27,6 @@ type Instance struct {
 	Protected bool `json:"protected"`
 }
 
-// Name is what to call the instance in front of people.
-func (i Instance) Name() string {
-	if i.Hostname != "" {
-		return i.Hostname
-	}
-	return i.ID
-}
-
 // protectionTag keeps an instance when its server is launched again, unless its
 // value is "false".
 const protectionTag = "lifeboat:termination-protection"

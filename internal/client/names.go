@@ -5,14 +5,26 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Name is what to call the server in front of people.
 func (s Server) Name() string {
 	if s.Hostname != "" {
-		return s.Hostname
+		return Printable(s.Hostname)
 	}
 	return s.ID
+}
+
+// Printable replaces what could steer a terminal or break a table: what machines
+// call themselves is foreign text.
+func Printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.In(r, unicode.Cf) {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // FindServers returns the servers that the names mean, each once, in the order
@@ -62,7 +74,7 @@ func pick[T any](names []string, all []T, what, verb, prefix string, of func(T) 
 		default:
 			var candidates []string
 			for _, t := range found {
-				candidates = append(candidates, fmt.Sprintf("%s (%s)", of(t).id, of(t).label))
+				candidates = append(candidates, fmt.Sprintf("%s (%s)", of(t).id, Printable(of(t).label)))
 			}
 			return nil, ambiguous(what, name, candidates)
 		}

@@ -13,7 +13,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
+
+	"lifeboat/internal/client"
 )
 
 // Printer writes text. The first error ends it: later calls do nothing, and Err
@@ -54,15 +55,8 @@ func (p *Printer) table(header []string, rows [][]string) {
 	p.err = t.Flush()
 }
 
-// clean replaces what could steer a terminal or break a table.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.In(r, unicode.Cf) {
-			return '?'
-		}
-		return r
-	}, s)
-}
+// clean makes foreign text harmless.
+func clean(s string) string { return client.Printable(s) }
 
 // zone is the name of the zone that times are shown in.
 func (p *Printer) zone() string { return p.Now.Format("MST") }
