@@ -9,6 +9,7 @@ import (
 	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
 	"lifeboat/internal/recovery/machine"
+	"lifeboat/internal/vault"
 )
 
 // TerminationProtection is the tag that keeps a recovery instance when its server
@@ -150,7 +151,7 @@ func (r serverRun) record(ctx context.Context, server drs.SourceServer, point dr
 func (r serverRun) boot(ctx context.Context, server drs.SourceServer, instance drs.RecoveryInstance) (drs.JobEvent, error) {
 	s := r.service
 	config := server.LaunchConfiguration
-	if err := s.Vault.Fork(ctx, server.ID, instance.Point, string(instance.ID)); err != nil && !isExists(err) {
+	if err := s.Vault.Fork(ctx, server.ID, instance.Point, string(instance.ID)); err != nil && !errors.Is(err, vault.ErrExists) {
 		return drs.EventLaunchFailed, fmt.Errorf("branch off recovery point %s: %w", instance.Point, err)
 	}
 	disks, err := s.exports.open(ctx, instance)
@@ -180,7 +181,13 @@ func (r serverRun) boot(ctx context.Context, server drs.SourceServer, instance d
 		}
 	}
 
-	if err := r.log(ctx, drs.JobLogItem{Event: drs.EventLaunchStart, Instance: instance.ID}); err != nil {
+	accelerator, note, err := s.Machines.Accelerator(ctx)
+	if err != nil {
+		return drs.EventLaunchFailed, err
+	}
+	if err := r.log(ctx, drs.JobLogItem{
+		Event: drs.EventLaunchStart, Instance: instance.ID, Note: sentences("Runs with "+accelerator+".", note),
+	}); err != nil {
 		return drs.EventLaunchFailed, err
 	}
 	instance.State = drs.InstanceStopped

@@ -23,6 +23,7 @@ import (
 
 	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
+	"lifeboat/internal/recovery/convert"
 	"lifeboat/internal/recovery/machine"
 	"lifeboat/internal/vault"
 )
@@ -33,8 +34,9 @@ type Config struct {
 	DB       *db.DB
 	Vault    *vault.Vault
 	Points   PointTaker
-	Machines machine.Driver
-	Host     HostCapacity
+	Machines Machines
+	// Host is what the place where machines run can give to one.
+	Host convert.Host
 	// Dir holds a directory for each recovery instance.
 	Dir string
 	// Socket is where the disks of all instances are served.
@@ -61,10 +63,12 @@ type PointTaker interface {
 	TakePoint(ctx context.Context, server drs.SourceServerID) (drs.RecoveryPoint, error)
 }
 
-// HostCapacity tells what the place where machines run can give to one.
-type HostCapacity interface {
-	// Capacity returns processors and bytes of memory.
-	Capacity() (cpus int, memory int64, err error)
+// Machines run the instances.
+type Machines interface {
+	machine.Driver
+	// Accelerator names what executes guests, with a sentence for the job's log
+	// when it is not the fast one.
+	Accelerator(ctx context.Context) (name, note string, err error)
 }
 
 // Service carries out recoveries. Its methods are safe for concurrent use.

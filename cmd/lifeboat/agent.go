@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/recovery/convert"
+	"lifeboat/internal/source/agent"
+	"lifeboat/internal/source/inventory"
+)
+
+type agentCommand struct {
+	Server  string        `required:"" placeholder:"URL" help:"API address of the server, https://HOST:PORT."`
+	CACert  string        `required:"" name:"ca-cert" placeholder:"FILE" help:"Certificate that the server's is signed by: ca.pem of its data directory."`
+	Token   string        `env:"LIFEBOAT_TOKEN" placeholder:"T" help:"Install token; needed until this machine is registered. \"lifeboat env\" on the server prints one."`
+	State   string        `required:"" placeholder:"DIR" type:"path" help:"Directory of this agent's identity."`
+	Disk    []string      `required:"" placeholder:"PATH" sep:"none" help:"Block device or disk image file to replicate; again for each disk, the boot disk first."`
+	Tracker string        `default:"auto" enum:"auto,scan,ebpf,qemu" help:"How changed blocks are found: auto or scan."`
+	Epoch   time.Duration `placeholder:"5s" help:"Spacing of recovery points; the server's choice by default."`
+
+	Hostname string     `placeholder:"NAME" help:"Name of the source server; this machine's by default."`
+	CPUs     int        `name:"cpus" placeholder:"N" help:"CPUs of the source server, where a disk image is not this machine's."`
+	Memory   string     `placeholder:"SIZE" help:"Memory of the source server, as in 2GiB, likewise."`
+	BootMode string     `placeholder:"MODE" help:"bios or uefi, likewise; read off the disk by default."`
+	LogLevel slog.Level `default:"info" help:"debug, info, warn or error."`
+}
+
+// Run is the agent until it is told to stop.
+func (c *agentCommand) Run(ctx context.Context) error {
+	overrides := inventory.Overrides{Hostname: c.Hostname, CPUs: c.CPUs}
+	if c.CPUs < 0 {
+		return fmt.Errorf("--cpus %d: want at least 1", c.CPUs)
+	}
+	if c.Memory != "" {
+		size, err := humanize.ParseBytes(c.Memory)
+		if err != nil || size < 1<<20 || size > 1<<50 {
+			return fmt.Errorf("--memory %s: want a size of at least 1MiB, as in 2GiB", c.Memory)
+		}
+		overrides.Memory = int64(size)
+	}
+	switch mode := drs.BootMode(strings.ToUpper(c.BootMode)); mode {
+	case drs.BootUnknown, drs.BootBIOS, drs.BootUEFI:
+		overrides.BootMode = mode
+	default:
+		return fmt.Errorf("--boot-mode %s: want bios or uefi", c.BootMode)
+	}
+	return agent.Run(ctx, agent.Config{
+		Server: c.Server, CAFile: c.CACert, Token: c.Token, State: c.State, Disks: c.Disk,
+		Tracker: c.Tracker, Overrides: overrides, BootMode: bootMode, Epoch: c.Epoch, Version: version,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel})),
+	})
+}
+
+// bootMode reads off a disk how it boots.
+func bootMode(disk io.ReaderAt, size int64) drs.BootMode {
+	layout, err := convert.Inspect(disk, size)
+	if err != nil {
+		return drs.BootUnknown // an unreadable disk is the replication's to report
+	}
+	return layout.BootMode
+}

@@ -1,0 +1,91 @@
+// Command lifeboat is all of Lifeboat in one binary: the server, the agent on a
+// protected machine, and the verbs with which people use them.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// version is set by the build.
+var version = "0.0.0-dev"
+
+// cli lists the verbs; each has a file of its own.
+type cli struct {
+	Server serverCommand `cmd:"" group:"run" help:"Run the server: the DRS API, the vault, and the machines it recovers."`
+	Agent  agentCommand  `cmd:"" group:"run" help:"Protect this machine: replicate its disks to a server."`
+	Env    envCommand    `cmd:"" group:"run" help:"Print the export lines with which AWS tools and the verbs below reach a server."`
+
+	Servers   serversCommand   `cmd:"" group:"client" help:"List the protected machines, and whether they can be recovered."`
+	Points    pointsCommand    `cmd:"" group:"client" help:"List the moments that a machine can be recovered to."`
+	Recover   recoverCommand   `cmd:"" group:"client" help:"Bring machines back, or try it with --drill."`
+	Jobs      jobsCommand      `cmd:"" group:"client" help:"List drills, recoveries and terminations."`
+	Job       jobCommand       `cmd:"" group:"client" help:"Show one job and its log, and follow it while it runs."`
+	Instances instancesCommand `cmd:"" group:"client" help:"List the machines that were brought back."`
+	Terminate terminateCommand `cmd:"" group:"client" help:"Remove machines that were brought back, with what was written there."`
+	Export    exportCommand    `cmd:"" group:"client" help:"Write a disk as it was at any point to a file, without booting it."`
+
+	Version kong.VersionFlag `short:"v" help:"Print the version and exit."`
+}
+
+// Exit codes, as help tells them.
+const (
+	exitFailed  = 1 // the work could not be done
+	exitUsage   = 2 // the command line is wrong
+	exitRefused = 3 // the server refused the request
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	var c cli
+	parser, err := kong.New(&c,
+		kong.Name("lifeboat"),
+		kong.Description("Lifeboat brings dead servers back in seconds. It speaks the AWS Elastic Disaster Recovery API.\n\n"+
+			"Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by the server."),
+		kong.Vars{"version": version},
+		kong.UsageOnError(),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.ExplicitGroups([]kong.Group{
+			{Key: "run", Title: "Run it:"},
+			{Key: "client", Title: "Use it (over the DRS API; see `lifeboat env`):"},
+		}),
+	)
+	if err != nil {
+		panic(err) // the verbs above are declared wrongly
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "lifeboat: %v\n", err)
+		var usage *kong.ParseError
+		if errors.As(err, &usage) {
+			fmt.Fprintf(os.Stderr, "`lifeboat --help` lists the verbs, `lifeboat VERB --help` the flags of one.\n")
+		}
+		return exitUsage
+	}
+	if err := command.Run(); err != nil {
+		fmt.Fprintf(os.Stderr, "lifeboat: %v\n", err)
+		return exitCode(err)
+	}
+	return 0
+}
+
+// refusal is an error that a server answered a well-formed request with.
+type refusal interface{ Refused() bool }
+
+func exitCode(err error) int {
+	var r refusal
+	if errors.As(err, &r) && r.Refused() {
+		return exitRefused
+	}
+	return exitFailed
+}

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"time"
+
+	"lifeboat/internal/recovery/machine"
+	"lifeboat/internal/server"
+)
+
+type serverCommand struct {
+	Data              string        `required:"" placeholder:"DIR" type:"path" help:"Directory of keys, database, vault and instances. The first start makes it; later starts refuse to invent what is missing."`
+	Listen            string        `placeholder:"127.0.0.1:7443" help:"Address of the API."`
+	ReplicationListen string        `placeholder:"127.0.0.1:1500" help:"Address that agents replicate to."`
+	Vault             string        `placeholder:"file:DIR" help:"Where recovery points are kept; within --data by default. Fixed by the first start."`
+	DB                string        `name:"db" placeholder:"sqlite:FILE" help:"Where the tables are kept; within --data by default. Fixed by the first start."`
+	Machines          string        `default:"qemu" help:"Where recovered machines run: qemu."`
+	Epoch             time.Duration `default:"5s" help:"Spacing of recovery points."`
+	DrillNetwork      string        `default:"isolated" placeholder:"NET" help:"Network of drills: isolated, user (out through this host) or bridge=NAME."`
+	RecoveryNetwork   string        `default:"user" placeholder:"NET" help:"Network of recoveries: isolated, user or bridge=NAME."`
+	Region            string        `placeholder:"us-east-1" help:"AWS region to answer for. Fixed by the first start."`
+	Account           string        `placeholder:"NUMBER" help:"Account number, 12 digits; made up by default. Fixed by the first start."`
+	LogLevel          slog.Level    `default:"info" help:"debug, info, warn or error."`
+}
+
+// Run is the server until it is told to stop.
+func (c *serverCommand) Run(ctx context.Context) error {
+	drill, err := machine.ParseNetwork(c.DrillNetwork)
+	if err != nil {
+		return err
+	}
+	recovery, err := machine.ParseNetwork(c.RecoveryNetwork)
+	if err != nil {
+		return err
+	}
+	return server.Run(ctx, server.Config{
+		Data: c.Data, Listen: c.Listen, ReplicationListen: c.ReplicationListen,
+		Vault: c.Vault, DB: c.DB, Machines: c.Machines, Epoch: c.Epoch,
+		DrillNetwork: drill, RecoveryNetwork: recovery,
+		Region: c.Region, Account: c.Account, Version: version,
+		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel})),
+	})
+}

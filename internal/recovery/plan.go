@@ -1,0 +1,106 @@
+package recovery
+
+import (
+	"fmt"
+	"net"
+	"strings"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/recovery/convert"
+	"lifeboat/internal/recovery/machine"
+)
+
+// launchPlan is what was decided about a machine before it is started.
+type launchPlan struct {
+	spec       machine.Spec
+	properties drs.InstanceProperties
+	conversion drs.Conversion
+	note       string // what differs from the source, for the job's log
+}
+
+// plan looks at the boot disk and decides the machine that is to run on it. Same
+// disks, same plan: a launch that is repeated gets the machine of the first.
+func (s *Service) plan(server drs.SourceServer, instance drs.RecoveryInstance, disks []exportedDisk) (launchPlan, error) {
+	if len(disks) == 0 {
+		return launchPlan{}, fmt.Errorf("recovery point %s holds no disks", instance.Point)
+	}
+	boot := disks[0]
+	layout, err := convert.Inspect(boot.log, boot.volume.Size)
+	if err != nil {
+		return launchPlan{}, fmt.Errorf("look at boot disk %s: %w", boot.volume.Device, err)
+	}
+	fit := convert.Fit(server.Properties, layout, s.Host)
+	network := s.RecoveryNetwork
+	if instance.Drill {
+		network = s.DrillNetwork
+	}
+	p := launchPlan{
+		spec: machine.Spec{
+			ID: instance.ID, Name: printable(server.Properties.Hostname), CPUs: fit.CPUs, Memory: fit.Memory, Firmware: fit.Firmware,
+		},
+		properties: drs.InstanceProperties{
+			LastUpdated: now(), Hostname: server.Properties.Hostname, FQDN: server.Properties.FQDN,
+			CPUs: []drs.CPU{{Cores: fit.CPUs, ModelName: "virtual"}}, RAMBytes: fit.Memory, OS: server.Properties.OS,
+			BootMode: fit.Firmware, Network: string(network),
+		},
+		conversion: drs.Conversion{
+			RootVolume: boot.volume.Device, ForceUEFI: fit.Firmware == drs.BootUEFI,
+			DataTimestamp: instance.PointTaken, VolumeSizes: map[string]int64{},
+		},
+		note: sentences(append([]string{"Boot disk: " + layout.Why + "."}, fit.Notes...)...),
+	}
+	for n, d := range disks {
+		bus := drs.BusVirtio
+		if n < len(fit.Buses) {
+			bus = fit.Buses[n]
+		}
+		p.spec.Disks = append(p.spec.Disks, machine.Disk{Socket: s.Socket, Export: diskName(instance.ID, n), Bus: bus})
+		p.properties.Disks = append(p.properties.Disks, drs.Disk{Device: d.volume.Device, Bytes: d.volume.Size, Bus: bus})
+		p.conversion.VolumeSizes[d.volume.Device] = d.volume.Size
+	}
+	p.plugIn(server.Properties.NetworkInterfaces, instance.ID, network)
+	return p, nil
+}
+
+// plugIn gives the machine the source's network cards. Its addresses are given
+// anew by the network it is plugged into.
+func (p *launchPlan) plugIn(source []drs.NetworkInterface, id drs.RecoveryInstanceID, network machine.Network) {
+	for _, nic := range source {
+		if len(p.spec.NICs) == maxNICs {
+			break
+		}
+		if mac, err := net.ParseMAC(nic.MAC); err == nil && len(mac) == 6 && mac[0]&1 == 0 { // an Ethernet card's
+			p.spec.NICs = append(p.spec.NICs, machine.NIC{MAC: nic.MAC, Network: network})
+		}
+	}
+	if len(p.spec.NICs) == 0 {
+		p.spec.NICs = []machine.NIC{{MAC: machine.DerivedMAC(id, 0), Network: network}}
+	}
+	for n, nic := range p.spec.NICs {
+		p.properties.NetworkInterfaces = append(p.properties.NetworkInterfaces, drs.NetworkInterface{MAC: nic.MAC, Primary: n == 0})
+	}
+}
+
+// maxNICs is what fits on a machine's bus beside its disks.
+const maxNICs = 8
+
+// printable drops what has no place in a process list.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, s[:min(len(s), 255)])
+}
+
+// sentences joins what there is to one text.
+func sentences(s ...string) string {
+	var out []string
+	for _, one := range s {
+		if one != "" {
+			out = append(out, one)
+		}
+	}
+	return strings.Join(out, " ")
+}

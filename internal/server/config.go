@@ -1,0 +1,134 @@
+package server
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"lifeboat/internal/recovery/machine"
+)
+
+// Config is what `lifeboat server` is started with. Empty fields take the value
+// of the data directory or, on its first start, the default.
+type Config struct {
+	Data string // the data directory; required
+	// Listen is the address of the API, ReplicationListen the one agents send to.
+	Listen            string
+	ReplicationListen string
+	// Vault is file:DIR and DB is sqlite:FILE; within the data directory by
+	// default. They are fixed by the first start.
+	Vault string
+	DB    string
+	// Machines says where recovered machines run: qemu.
+	Machines string
+	// DrillNetwork and RecoveryNetwork are isolated, user or bridge=NAME.
+	DrillNetwork    machine.Network
+	RecoveryNetwork machine.Network
+	// Epoch is the spacing of recovery points that agents are asked for.
+	Epoch time.Duration
+	// Account and Region are given to a new data directory only.
+	Account string
+	Region  string
+	Version string
+	Log     *slog.Logger
+}
+
+// Defaults of a first start.
+const (
+	DefaultListen      = "127.0.0.1:7443"
+	DefaultReplication = "127.0.0.1:1500"
+	DefaultRegion      = "us-east-1"
+)
+
+// check refuses what no start could make sense of, before anything is touched.
+func (c *Config) check() error {
+	if c.Data == "" {
+		return fmt.Errorf("name a data directory with --data")
+	}
+	for flag, address := range map[string]string{"--listen": c.Listen, "--replication-listen": c.ReplicationListen} {
+		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
+			return fmt.Errorf("%s %s: want HOST:PORT", flag, address)
+		}
+	}
+	if c.Vault != "" {
+		if strings.HasPrefix(c.Vault, "s3:") {
+			return fmt.Errorf("--vault %s: this version keeps its vault in a directory only: want file:DIR", c.Vault)
+		}
+		if !strings.HasPrefix(c.Vault, vaultScheme) || c.Vault == vaultScheme {
+			return fmt.Errorf("--vault %s: want file:DIR", c.Vault)
+		}
+	}
+	if c.DB != "" {
+		if strings.HasPrefix(c.DB, "postgres") {
+			return fmt.Errorf("--db %s: this version keeps its tables in SQLite only: want sqlite:FILE", c.DB)
+		}
+		if !strings.HasPrefix(c.DB, dbScheme) || c.DB == dbScheme {
+			return fmt.Errorf("--db %s: want sqlite:FILE", c.DB)
+		}
+	}
+	if c.Machines != "" && c.Machines != "qemu" {
+		return fmt.Errorf("--machines %s: this version runs machines with QEMU only: want qemu", c.Machines)
+	}
+	if c.Epoch < 0 || c.Epoch > 0 && c.Epoch < 100*time.Millisecond || c.Epoch > time.Hour {
+		return fmt.Errorf("--epoch %s: want 100ms to 1h", c.Epoch)
+	}
+	return nil
+}
+
+// first is what a new data directory is made with.
+func (c *Config) first() (Settings, error) {
+	s := Settings{
+		Account: c.Account, Region: c.Region, Vault: vaultScheme + vaultDir, DB: dbScheme + databaseFile,
+		Listen: c.Listen, Replication: c.ReplicationListen,
+	}
+	if s.Region == "" {
+		s.Region = DefaultRegion
+	}
+	var err error
+	if c.Vault != "" {
+		s.Vault, err = absolute(vaultScheme, c.Vault)
+	}
+	if c.DB != "" && err == nil {
+		s.DB, err = absolute(dbScheme, c.DB)
+	}
+	return s, err
+}
+
+// agree refuses flags that contradict what the first start fixed.
+func (c *Config) agree(d *DataDir) error {
+	for _, f := range []struct{ flag, scheme, given, fixed string }{
+		{"--vault", vaultScheme, c.Vault, d.vaultPath()},
+		{"--db", dbScheme, c.DB, d.databasePath()},
+	} {
+		if f.given == "" {
+			continue
+		}
+		given, err := absolute(f.scheme, f.given)
+		if err != nil {
+			return err
+		}
+		fixed, err := absolute(f.scheme, f.scheme+f.fixed)
+		if err != nil {
+			return err
+		}
+		if given != fixed {
+			return fmt.Errorf("%s %s: data directory %s was made with %s, and a server does not change it: leave the flag out, or name another data directory",
+				f.flag, f.given, d.Path, fixed)
+		}
+	}
+	if c.Region != "" && c.Region != d.Settings.Region {
+		return fmt.Errorf("--region %s: data directory %s belongs to region %s", c.Region, d.Path, d.Settings.Region)
+	}
+	if c.Account != "" && c.Account != d.Settings.Account {
+		return fmt.Errorf("--account %s: data directory %s belongs to account %s", c.Account, d.Path, d.Settings.Account)
+	}
+	return nil
+}
+
+func absolute(scheme, address string) (string, error) {
+	path, err := filepath.Abs(strings.TrimPrefix(address, scheme))
+	return scheme + path, err
+}

@@ -1,0 +1,64 @@
+package server
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// handler puts what the API address serves in its places. Whatever is not ours
+// is an operation of the DRS API.
+func (s *running) handler() http.Handler {
+	ours := http.NewServeMux()
+	ours.Handle("POST /lifeboat/v1/agents", s.registration)
+	ours.Handle("/lifeboat/v1/source-servers/", s.export)
+	ours.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, nil) })
+	ours.HandleFunc("GET /readyz", s.ready)
+	ours.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// A mux would redirect paths that it finds unclean, and what the API answers
+		// to them is the API's business.
+		switch path := r.URL.Path; {
+		case strings.HasPrefix(path, "/lifeboat/"), path == "/healthz", path == "/readyz", path == "/metrics":
+			ours.ServeHTTP(w, r)
+		default:
+			s.api.ServeHTTP(w, r)
+		}
+	})
+}
+
+// ready tells whether requests and agents can be served: the database answers.
+func (s *running) ready(w http.ResponseWriter, r *http.Request) {
+	if _, err := s.db.Initialized(r.Context(), s.dir.Account()); err != nil {
+		s.Log.Warn("not ready", "err", err)
+		answer(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	answer(w, http.StatusOK, nil)
+}
+
+func answer(w http.ResponseWriter, status int, err error) {
+	reply := map[string]string{"status": "ok"}
+	if err != nil {
+		reply = map[string]string{"status": "failing", "reason": err.Error()}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(reply) // a client that left needs no answer
+}
+
+// httpServer bounds what a slow or idle client may hold. Exports stream for as
+// long as they take, so there is no bound on writing.
+func (s *running) httpServer() *http.Server {
+	return &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       60 * time.Second,
+		IdleTimeout:       120 * time.Second,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          quietHTTPLog(s.Log),
+	}
+}

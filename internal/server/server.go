@@ -1,0 +1,328 @@
+// Package server is where the wings meet: it opens the data directory, wires
+// vault, tables, replication, recovery and API together, and runs them until it
+// is told to stop.
+//
+// Everything a server must not lose is on disk before it is promised to anybody,
+// so a stop is a kill with better manners: machines keep running and find their
+// disks again after the next start.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"lifeboat/internal/db"
+	"lifeboat/internal/drs"
+	"lifeboat/internal/drsapi"
+	"lifeboat/internal/iam"
+	"lifeboat/internal/ingest"
+	"lifeboat/internal/recovery"
+	"lifeboat/internal/recovery/convert"
+	"lifeboat/internal/recovery/machine"
+	"lifeboat/internal/recovery/machine/qemu"
+	"lifeboat/internal/server/export"
+	"lifeboat/internal/vault"
+)
+
+// running is a server with all its parts.
+type running struct {
+	Config
+	dir          *DataDir
+	db           *db.DB
+	vault        *vault.Vault
+	machines     *qemu.Driver
+	recovery     *recovery.Service
+	ingest       *ingest.Server
+	api          *drsapi.API
+	registration http.Handler
+	export       http.Handler
+	metrics      *prometheus.Registry
+}
+
+// Run serves until ctx ends, which is no error.
+func Run(ctx context.Context, c Config) (err error) {
+	if err := c.check(); err != nil {
+		return err
+	}
+	first, err := c.first()
+	if err != nil {
+		return err
+	}
+	dir, created, err := openDataDir(ctx, c.Data, first)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	if err := c.agree(dir); err != nil {
+		return err
+	}
+	if created {
+		c.Log.Info("made a new data directory", "path", c.Data, "account", dir.Settings.Account, "region", dir.Settings.Region)
+	}
+	s := &running{Config: c, dir: dir}
+	if s.Listen == "" {
+		s.Listen = or(dir.Settings.Listen, DefaultListen)
+	}
+	if s.ReplicationListen == "" {
+		s.ReplicationListen = or(dir.Settings.Replication, DefaultReplication)
+	}
+	return s.run(ctx)
+}
+
+func or(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a
+}
+
+func (s *running) run(ctx context.Context) (err error) {
+	// The ports come first: a busy one is the likeliest mistake.
+	apiListener, err := listen(s.Listen, "--listen")
+	if err != nil {
+		return err
+	}
+	defer apiListener.Close()
+	agentListener, err := listen(s.ReplicationListen, "--replication-listen")
+	if err != nil {
+		return err
+	}
+	defer agentListener.Close()
+	s.dir.Settings.Listen, s.dir.Settings.Replication = apiListener.Addr().String(), agentListener.Addr().String()
+	if err := s.dir.writeSettings(); err != nil {
+		return err
+	}
+
+	if err := s.openStores(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.closeStores()) }()
+	certificate, err := s.dir.Authority.ServerCertificate(s.dir.Path, hosts(apiListener, agentListener))
+	if err != nil {
+		return err
+	}
+	if err := s.wire(ctx, certificate, agentListener.Addr().String()); err != nil {
+		return err
+	}
+
+	api := s.httpServer()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.recovery.Run(ctx) })
+	group.Go(func() error { return s.ingest.Serve(ctx, agentListener) })
+	group.Go(func() error {
+		err := api.Serve(tls.NewListener(apiListener, apiTLS(certificate)))
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return fmt.Errorf("serve the API: %w", err)
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if err := api.Shutdown(stop); err != nil {
+			return errors.Join(api.Close())
+		}
+		return nil
+	})
+	s.Log.Info("server is ready", "api", "https://"+apiListener.Addr().String(), "replication", agentListener.Addr().String(),
+		"data", s.dir.Path, "version", s.Version)
+	err = group.Wait()
+	s.Log.Info("server has stopped", "err", err)
+	return err
+}
+
+// openStores opens vault and tables, and makes the catalogue of recovery points
+// equal to what the vault holds: a commit may have been the last thing that a
+// killed server did.
+func (s *running) openStores(ctx context.Context) (err error) {
+	if s.db, err = db.Open(ctx, s.dir.databasePath()); err != nil {
+		return fmt.Errorf("%w. Restore the database from a copy", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.db.Close())
+		}
+	}()
+	store, err := s.dir.openBlobStore()
+	if err != nil {
+		return err
+	}
+	keys, err := vault.LoadKeyFile(s.dir.file(masterKeyFile))
+	if err != nil {
+		return s.dir.missing("the master key", err)
+	}
+	if s.vault, err = vault.Open(ctx, store, keys, vault.Options{Logger: s.Log.With("wing", "vault")}); err != nil {
+		return fmt.Errorf("open the vault %s: %w", s.dir.Settings.Vault, err)
+	}
+	return s.catalogPoints(ctx)
+}
+
+func (s *running) closeStores() error { return errors.Join(s.vault.Close(), s.db.Close()) }
+
+// catalogPoints lists the vault's points in the tables.
+func (s *running) catalogPoints(ctx context.Context) error {
+	servers, err := s.db.AllServers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, server := range servers {
+		points, err := s.vault.Points(ctx, server.ID)
+		if errors.Is(err, vault.ErrAbsent) {
+			points = nil // registered, and nothing replicated yet
+		} else if err != nil {
+			// One damaged server must not keep the others from being recovered.
+			s.Log.Error("recovery points of a server cannot be read", "server", server.ID, "err", err)
+			continue
+		}
+		if err := s.db.ReplacePoints(ctx, server.ID, points); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wire makes the parts know each other.
+func (s *running) wire(ctx context.Context, certificate tls.Certificate, replication string) (err error) {
+	tokens, err := s.dir.InstallTokens()
+	if err != nil {
+		return err
+	}
+	catalog := catalog{s.db, s.dir.Account().Region, s.Epoch}
+	s.ingest = ingest.New(ingest.Config{
+		Vault: ingest.OnVault(s.vault), Catalog: catalog,
+		TLS: s.dir.Authority.AgentTLS(certificate),
+		Identify: func(chain []*x509.Certificate) (string, drs.SourceServerID, error) {
+			agent, err := s.dir.Authority.VerifyAgent(chain)
+			return agent.Account, agent.SourceServer, err
+		},
+		Software: "lifeboat/" + s.Version, Logger: s.Log.With("wing", "ingest"),
+	})
+	if err := catalog.expect(ctx, s.ingest); err != nil {
+		return err
+	}
+	s.registration = ingest.Registrar{
+		CheckToken: tokens.Check,
+		Register:   catalog.register,
+		CreateServer: func(ctx context.Context, server drs.SourceServerID) error {
+			if err := s.vault.CreateServer(ctx, server); err != nil && !errors.Is(err, vault.ErrExists) {
+				return err
+			}
+			return nil
+		},
+		IssueAgent: func(csr []byte, account string, server drs.SourceServerID) ([]byte, error) {
+			return s.dir.Authority.IssueAgent(csr, iam.Agent{Account: account, SourceServer: server}, iam.AgentCertificateLife)
+		},
+		CA: s.dir.Authority.CertPEM(), Address: advertised(replication), Logger: s.Log.With("wing", "ingest"),
+	}
+
+	// The driver tells of machines only after Run has begun, when recovery is set.
+	s.machines, err = qemu.New(qemu.Config{
+		Dir: s.dir.file(instancesDir), Log: s.Log.With("wing", "machine"),
+		OnChange: func(c machine.Change) { s.recovery.MachineChanged(c) },
+	})
+	if err != nil {
+		return err
+	}
+	host, err := hostCapacity()
+	if err != nil {
+		return err
+	}
+	s.recovery, err = recovery.New(ctx, recovery.Config{
+		DB: s.db, Vault: s.vault, Points: s.ingest, Machines: s.machines, Host: host,
+		Dir: s.dir.file(instancesDir), Socket: s.dir.file("disks.sock"),
+		LogKey: func(id drs.RecoveryInstanceID) ([]byte, error) { return s.dir.key("branch log " + string(id)) },
+
+		DrillNetwork: s.DrillNetwork, RecoveryNetwork: s.RecoveryNetwork,
+		Quotas: drs.DefaultQuotas, Log: s.Log.With("wing", "recovery"),
+	})
+	if err != nil {
+		return err
+	}
+
+	verifier := &iam.Verifier{Keys: iam.NewKeyring(s.dir.AdminKey), Region: s.dir.Settings.Region, Service: "drs"}
+	pages, err := s.dir.key("pagination")
+	if err != nil {
+		return err
+	}
+	s.api, err = drsapi.New(drsapi.Config{
+		DB: s.db, Recovery: s.recovery, Verifier: verifier, PageKey: pages, Log: s.Log.With("wing", "api"),
+		InstanceType: func(p drs.SourceProperties) string { return convert.InstanceType(p.Cores(), p.RAMBytes) },
+	})
+	if err != nil {
+		return err
+	}
+	s.export = signed(verifier, s.Log, export.Handler(export.FromVault(s.vault), s.db, caller, s.Log.With("wing", "export")))
+	s.metrics = newMetrics(s.db, s.Log)
+	return nil
+}
+
+// advertised is where agents are told to replicate to. A server that listens
+// everywhere names only the port: agents use the host that they registered at.
+func advertised(listener string) string {
+	host, port, err := net.SplitHostPort(listener)
+	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
+		return ":" + port
+	}
+	return listener
+}
+
+// listen opens a TCP port and says what to do when it cannot be had.
+func listen(address, flag string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s is in use by another program: stop that one, or name another address with %s", address, flag)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("%s: this user may not listen on that port: name another with %s", address, flag)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("%s: this machine does not have that address: name another with %s", address, flag)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	return l, nil
+}
+
+// hosts are the names and addresses by which clients reach the listeners. One
+// that listens everywhere is reached by all addresses of the machine.
+func hosts(listeners ...net.Listener) []string {
+	var out []string
+	for _, l := range listeners {
+		address, ok := l.Addr().(*net.TCPAddr)
+		if !ok {
+			continue
+		}
+		out = append(out, address.IP.String())
+		if !address.IP.IsUnspecified() {
+			continue
+		}
+		all, err := net.InterfaceAddrs()
+		if err != nil {
+			continue // the certificate then names fewer hosts, and TLS clients say so
+		}
+		for _, a := range all {
+			if ip, _, err := net.ParseCIDR(a.String()); err == nil {
+				out = append(out, ip.String())
+			}
+		}
+	}
+	if name, err := os.Hostname(); err == nil {
+		out = append(out, name)
+	}
+	return out
+}
+
+func apiTLS(certificate tls.Certificate) *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1", "h2"}}
+}
