@@ -21,7 +21,9 @@ type cli struct {
 	Server serverCommand `cmd:"" group:"run" help:"Run the server: the DRS API, the vault, and the machines it recovers."`
 	Agent  agentCommand  `cmd:"" group:"run" help:"Protect this machine: replicate its disks to a server."`
 	Env    envCommand    `cmd:"" group:"run" help:"Print the export lines with which AWS tools and the verbs below reach a server."`
+	Demo   demoCommand   `cmd:"" group:"run" help:"Protect a small machine, kill it, recover it, and show what survived. Ends by itself."`
 
+	Init      initCommand      `cmd:"" group:"client" help:"Initialize the account, once; all else is refused before."`
 	Servers   serversCommand   `cmd:"" group:"client" help:"List the protected machines, and whether they can be recovered."`
 	Points    pointsCommand    `cmd:"" group:"client" help:"List the moments that a machine can be recovered to."`
 	Recover   recoverCommand   `cmd:"" group:"client" help:"Bring machines back, or try it with --drill."`

@@ -91,3 +91,10 @@ func newClient(cfg aws.Config) (*Client, error) {
 		poll: time.Second, patience: 5 * time.Minute,
 	}, nil
 }
+
+// Initialize makes the account ready for all other operations; doing it again
+// changes nothing.
+func (c *Client) Initialize(ctx context.Context) error {
+	_, err := c.api.InitializeService(ctx, &drsapi.InitializeServiceInput{})
+	return c.explain(err)
+}

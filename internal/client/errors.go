@@ -73,6 +73,8 @@ func refusalOf(api smithy.APIError) error {
 	switch api.ErrorCode() {
 	case "InternalServerException":
 		return fmt.Errorf("the server could not do it: %s. Its log has the cause", strings.TrimSuffix(message, "."))
+	case "UninitializedAccountException":
+		message = strings.TrimSuffix(message, ".") + ": `lifeboat init` does"
 	case "InvalidSignatureException", "UnrecognizedClientException", "SignatureDoesNotMatch",
 		"MissingAuthenticationTokenException", "IncompleteSignatureException":
 		message = strings.TrimSuffix(message, ".") + ". " + getEnvironment

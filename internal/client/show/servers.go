@@ -131,3 +131,8 @@ func (p *Printer) problem(s client.Server) {
 	}
 	p.printf("\n%s does not replicate: %s%s\n", clean(s.Name()), sentence(clean(text)), next)
 }
+
+// Initialized says that the account is ready.
+func (p *Printer) Initialized() {
+	p.printf("The account is initialized. Run `lifeboat agent` on each machine to protect (`lifeboat agent --help`).\n")
+}
