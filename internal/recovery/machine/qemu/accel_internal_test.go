@@ -53,6 +53,7 @@ func TestHungProbe(t *testing.T) {
 // TestProbeIsBounded runs the real probe: whatever this host is, there is an
 // answer, and emulation comes with its reason.
 func TestProbeIsBounded(t *testing.T) {
+	t.Parallel() // it may take all the time there is
 	program, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
 		t.Skip("qemu-system-x86_64 is not installed")

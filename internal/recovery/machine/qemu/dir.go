@@ -67,6 +67,9 @@ func (d machineDir) held() (bool, error) {
 	if !d.has(lockFile) {
 		return false, nil
 	}
+	// A child born meanwhile would have the lock too, until it becomes a program.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	f, err := d.claim()
 	if errors.Is(err, errHeld) {
 		return true, nil

@@ -109,7 +109,7 @@ func New(cfg Config) (*Driver, error) {
 }
 
 // Close lets go of all machines, which run on, and waits for the driver's own
-// work to end.
+// work to end. No other method may run then or be called afterwards.
 func (d *Driver) Close() error {
 	d.stop()
 	d.work.Wait()

@@ -17,8 +17,11 @@ import (
 // answerTime bounds the wait for QEMU's answer to one command.
 const answerTime = 10 * time.Second
 
-// statusPrelaunch is QEMU's word for a guest that has not begun.
-const statusPrelaunch = "prelaunch"
+// QEMU's words for a guest that does not execute.
+const (
+	statusPrelaunch = "prelaunch" // it has not begun
+	statusIOError   = "io-error"  // it is halted for a disk without space
+)
 
 // live is an attached QEMU process.
 type live struct {
@@ -33,7 +36,9 @@ type live struct {
 	// watcher does not take the process's end for an accident.
 	requested chan string
 
-	powerOff string // why the guest was shut down, once it was; the watcher's own
+	// The watcher's own.
+	powerOff string // why the guest was shut down, once it was
+	noSpace  bool   // the guest is halted for a disk without space
 }
 
 func newLive(proc *process, cmd *exec.Cmd) *live {
@@ -81,13 +86,19 @@ func (d *Driver) attach(ctx context.Context, in *instance) (*live, error) {
 		d.enter(in, machine.Running, "the machine's process runs but does not answer; it can be stopped and destroyed")
 		return l, nil
 	}
-	d.watch(in, l)
+	// The events behind this answer wait in the connection; the watcher takes them
+	// in order, so that no older state is entered after a newer one.
 	status, err := l.status(ctx)
-	if err != nil {
+	if err != nil && !errors.Is(err, qmp.ErrClosed) {
+		l.release()
 		return nil, err
 	}
-	state, reason := stateOf(status)
-	d.enter(in, state, reason)
+	if err == nil {
+		l.noSpace = status == statusIOError
+		state, reason := stateOf(status)
+		d.enter(in, state, reason)
+	}
+	d.watch(in, l)
 	return l, nil
 }
 
@@ -123,7 +134,7 @@ func stateOf(status string) (machine.State, string) {
 		return machine.Running, ""
 	case statusPrelaunch:
 		return machine.Paused, "the guest has not begun"
-	case "io-error":
+	case statusIOError:
 		return machine.Paused, noSpace
 	}
 	return machine.Paused, "QEMU holds the guest: " + status

@@ -25,12 +25,17 @@ type site struct {
 
 func newSite(t *testing.T, dir string) *site {
 	t.Helper()
+	return newSiteThatResumes(t, dir, 50*time.Millisecond)
+}
+
+func newSiteThatResumes(t *testing.T, dir string, every time.Duration) *site {
+	t.Helper()
 	need(t, "qemu-system-x86_64")
 	s := &site{dir: dir, changes: make(chan machine.Change, 100)}
 	d, err := qemu.New(qemu.Config{
 		Dir:         dir,
 		Emulate:     true,
-		ResumeEvery: 50 * time.Millisecond,
+		ResumeEvery: every,
 		OnChange:    func(c machine.Change) { s.changes <- c },
 	})
 	if err != nil {

@@ -80,7 +80,6 @@ func (d *Driver) adopt(ctx context.Context, in *instance) (machine.Started, erro
 		if r.FirstInstruction, err = l.begin(ctx); err != nil {
 			return machine.Started{}, err
 		}
-		d.enter(in, machine.Running, "")
 	}
 	return machine.Started{Adopted: true, FirstInstruction: r.FirstInstruction, Accelerator: r.Accelerator, Notes: r.Notes}, nil
 }
@@ -117,7 +116,6 @@ func (d *Driver) launch(ctx context.Context, in *instance, spec machine.Spec) (s
 	if err != nil {
 		return started, errors.Join(err, d.abandon(in, l))
 	}
-	d.enter(in, machine.Running, "")
 	clock.lap("begin")
 
 	started = machine.Started{FirstInstruction: first, Accelerator: accel.name, Steps: clock.steps}

@@ -110,6 +110,7 @@ func TestMachineSurvivesItsServer(t *testing.T) {
 // TestServerKilledWhileStarting kills the server all along a start; the next
 // server must bring the machine up, once, whatever it finds.
 func TestServerKilledWhileStarting(t *testing.T) {
+	t.Parallel()
 	disk := serveGuest(t, halt, "up")
 	for after := time.Duration(0); after <= 120*time.Millisecond; after += 8 * time.Millisecond {
 		dir := t.TempDir()
@@ -177,38 +178,64 @@ func TestForeignFilesStay(t *testing.T) {
 	}
 }
 
-// TestDiskWithoutSpace: the guest waits for space and loses nothing.
-func TestDiskWithoutSpace(t *testing.T) {
+// serveFull serves a guest's disk of which the first writes find no space.
+func serveFull(t *testing.T, command byte, text string, writes int) *diskServer {
+	t.Helper()
 	program := need(t, "qemu-storage-daemon")
 	dir := t.TempDir()
-	image, socket := filepath.Join(dir, "image"), filepath.Join(dir, "nbd")
-	writeGuest(t, image, rewrite, "writing")
-	rules := filepath.Join(dir, "rules") // the first two writes find no space
-	if err := os.WriteFile(rules, []byte("[inject-error]\nevent = \"none\"\niotype = \"write\"\nerrno = \"28\"\nonce = \"on\"\nsector = \"1\"\n\n[inject-error]\nevent = \"none\"\niotype = \"write\"\nerrno = \"28\"\nonce = \"on\"\nsector = \"1\"\n"), 0o600); err != nil {
+	s := &diskServer{socket: filepath.Join(dir, "nbd"), image: filepath.Join(dir, "image"), export: "vol"}
+	writeGuest(t, s.image, command, text)
+	rules, pid := filepath.Join(dir, "rules"), filepath.Join(dir, "pid")
+	rule := "[inject-error]\nevent = \"none\"\niotype = \"write\"\nerrno = \"28\"\nonce = \"on\"\nsector = \"1\"\n"
+	if err := os.WriteFile(rules, []byte(strings.Repeat(rule, writes)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	daemon := exec.Command(program,
-		"--blockdev", "driver=file,node-name=f,filename="+image,
+		"--blockdev", "driver=file,node-name=f,filename="+s.image,
 		"--blockdev", "driver=blkdebug,node-name=d,image=f,config="+rules,
-		"--nbd-server", "addr.type=unix,addr.path="+socket,
-		"--export", "type=nbd,id=e,node-name=d,name=vol,writable=on",
-		"--daemonize", "--pidfile", filepath.Join(dir, "pid"))
+		"--nbd-server", "addr.type=unix,addr.path="+s.socket,
+		"--export", "type=nbd,id=e,node-name=d,name="+s.export+",writable=on",
+		"--daemonize", "--pidfile", pid)
 	if out, err := daemon.CombinedOutput(); err != nil {
 		t.Fatalf("qemu-storage-daemon: %v: %s", err, out)
 	}
-	t.Cleanup(func() { killAndWait(t, readPID(t, filepath.Join(dir, "pid"))) })
-	s := newSite(t, t.TempDir())
-	spec := specFor(&diskServer{socket: socket, export: "vol"})
-	s.start(t, spec)
-	s.wait(t, machine.Running)
-	if c := s.wait(t, machine.Paused); !strings.Contains(c.Reason, "no space") {
-		t.Errorf("reason = %q", c.Reason)
-	}
-	s.wait(t, machine.Running)
-	waitConsole(t, s.ConsolePath(spec.ID), "WROTE", 1)
-	text, err := os.ReadFile(s.ConsolePath(spec.ID))
-	if err != nil || strings.Contains(string(text), "DISK ERROR") {
-		t.Errorf("console %q, %v", text, err)
+	t.Cleanup(func() { killAndWait(t, readPID(t, pid)) })
+	return s
+}
+
+// TestDiskWithoutSpace: the guest waits for space and loses nothing, also when
+// the server is another by then.
+func TestDiskWithoutSpace(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restart %t", restart), func(t *testing.T) {
+			s := newSite(t, t.TempDir())
+			spec := specFor(serveFull(t, rewrite, "writing", 2))
+			if restart {
+				patient := newSiteThatResumes(t, s.dir, time.Hour)
+				if _, err := patient.Start(t.Context(), spec); err != nil {
+					t.Fatal(err)
+				}
+				for !strings.Contains(patient.wait(t, machine.Paused).Reason, "no space") {
+				}
+				patient.Close()
+				if st := s.state(t, spec.ID); st.State != machine.Paused {
+					t.Fatalf("state seen by a later driver = %+v, want paused", st)
+				}
+			} else {
+				s.start(t, spec)
+			}
+			for !strings.Contains(s.wait(t, machine.Paused).Reason, "no space") { // it was starting before
+			}
+			s.wait(t, machine.Running)
+			waitConsole(t, s.ConsolePath(spec.ID), "WROTE", 1)
+			text, err := os.ReadFile(s.ConsolePath(spec.ID))
+			if err != nil || strings.Contains(string(text), "DISK ERROR") {
+				t.Errorf("console %q, %v", text, err)
+			}
+			if err := s.Destroy(t.Context(), spec.ID); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
 
@@ -240,6 +267,7 @@ func TestSilentDiskServer(t *testing.T) {
 }
 
 func TestUEFIStart(t *testing.T) {
+	t.Parallel() // the firmware takes seconds
 	s := newSite(t, t.TempDir())
 	spec := specFor(serveGuest(t, halt, "a UEFI machine runs no boot sector"))
 	spec.Firmware = "UEFI"

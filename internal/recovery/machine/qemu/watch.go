@@ -35,29 +35,20 @@ func (d *Driver) follow(in *instance, l *live) {
 	if l.conn == nil {
 		return
 	}
-	var retry <-chan time.Time // set while the guest waits for disk space
+	retry := time.NewTicker(d.cfg.ResumeEvery)
+	defer retry.Stop()
 	for {
 		select {
 		case <-d.ctx.Done():
 			return
-		case <-retry:
-			retry = time.After(d.cfg.ResumeEvery)
-			// Not awaited here: the answer comes behind events that wait for this loop.
-			d.work.Go(func() { _ = l.run(d.ctx, "cont", nil) })
+		case <-retry.C:
+			if l.noSpace {
+				// Not awaited here: the answer comes behind events that wait for this loop.
+				d.work.Go(func() { _ = l.run(d.ctx, "cont", nil) })
+			}
 		case e, ok := <-l.conn.Events():
 			if !ok {
 				return
-			}
-			switch e.Name {
-			case "BLOCK_IO_ERROR":
-				if eventData[struct {
-					Action  string `json:"action"`
-					NoSpace bool   `json:"nospace"`
-				}](e).Action == "stop" {
-					retry = time.After(d.cfg.ResumeEvery)
-				}
-			case "RESUME":
-				retry = nil
 			}
 			d.handle(in, l, e)
 		}
@@ -68,20 +59,22 @@ func (d *Driver) follow(in *instance, l *live) {
 func (d *Driver) handle(in *instance, l *live, e qmp.Event) {
 	switch e.Name {
 	case "RESUME":
-		select {
+		l.noSpace = false
+		if in.current().State == machine.Paused {
+			d.enter(in, machine.Running, "")
+		}
+		select { // the latest moment replaces one that nobody took
 		case <-l.resumed:
 		default:
 		}
 		l.resumed <- e.At
-		if in.current().State == machine.Paused {
-			d.enter(in, machine.Running, "")
-		}
 	case "RESET":
 		d.enter(in, machine.Running, "")
 	case "BLOCK_IO_ERROR":
 		if eventData[struct {
 			Action string `json:"action"`
 		}](e).Action == "stop" {
+			l.noSpace = true
 			d.enter(in, machine.Paused, noSpace)
 		}
 	case "GUEST_PANICKED", "GUEST_CRASHLOADED":
