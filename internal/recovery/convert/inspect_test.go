@@ -16,7 +16,10 @@ import (
 	"lifeboat/internal/recovery/convert"
 )
 
-const mib = 1 << 20
+const (
+	mib      = 1 << 20
+	diskSize = 32 * mib
+)
 
 // partitioned makes a disk image with sfdisk, the tool that made most real tables.
 func partitioned(t *testing.T, script string) []byte {
@@ -29,7 +32,7 @@ func partitioned(t *testing.T, script string) []byte {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(path, 64*mib); err != nil {
+	if err := os.Truncate(path, diskSize); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program, "--quiet", "--no-reread", "--no-tell-kernel", path)
@@ -135,7 +138,7 @@ func TestPartitionsAsTheToolMadeThem(t *testing.T) {
 }
 
 func TestDamage(t *testing.T) {
-	const last = 64*mib - 512
+	const last = diskSize - 512
 	for _, c := range []struct {
 		name  string
 		spoil func(image []byte) []byte
@@ -148,7 +151,7 @@ func TestDamage(t *testing.T) {
 		{"both headers", func(i []byte) []byte { i[512+60] ^= 1; i[last+60] ^= 1; return i }, "neither", drs.BootUnknown},
 		{"protective MBR", func(i []byte) []byte { clear(i[:512]); return i }, "protective MBR is missing", drs.BootUEFI},
 		{"grown disk", func(i []byte) []byte { return append(i, make([]byte, mib)...) }, "the disk was grown", drs.BootUEFI},
-		{"shrunk disk", func(i []byte) []byte { return i[:40*mib] }, "beyond the end", drs.BootUEFI},
+		{"shrunk disk", func(i []byte) []byte { return i[:20*mib] }, "beyond the end", drs.BootUEFI},
 		{"repartitioned as MBR", func(i []byte) []byte {
 			copy(i[446:], []byte{0x80, 0, 0, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0})
 			clear(i[462:510])
@@ -252,7 +255,7 @@ func (b brokenDisk) ReadAt(p []byte, off int64) (int, error) {
 func TestReadErrorIsNoLayout(t *testing.T) {
 	image := partitioned(t, gptESP)
 	bad := errors.New("bad sector")
-	for _, from := range []int64{0, 512, 1024, mib, 64*mib - 512} {
+	for _, from := range []int64{0, 512, 1024, mib, diskSize - 512} {
 		if _, err := convert.Inspect(brokenDisk{image, from, bad}, int64(len(image))); !errors.Is(err, bad) {
 			t.Errorf("disk broken at %d: error %v", from, err)
 		}

@@ -82,7 +82,7 @@ func serveGuest(t *testing.T, command byte, text string) *diskServer {
 func (s *diskServer) start(t *testing.T) {
 	t.Helper()
 	program := need(t, "qemu-nbd")
-	cmd := exec.Command(program, "--fork", "--persistent", "--shared=4", "--format=raw", "--cache=writeback",
+	cmd := exec.Command(program, "--fork", "--persistent", "--shared=0", "--format=raw", "--cache=writeback",
 		"--pid-file="+s.pidfile, "--socket="+s.socket, "--export-name="+s.export, s.image)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("qemu-nbd: %v: %s", err, out)

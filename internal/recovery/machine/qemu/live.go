@@ -204,10 +204,11 @@ func (l *live) release() {
 
 // kill ends the process for the reason given.
 func (l *live) kill(sig unix.Signal, reason string) error {
-	select {
-	case l.requested <- reason:
-	default: // an earlier reason stands
+	select { // a stronger signal's reason replaces the weaker one's
+	case <-l.requested:
+	default:
 	}
+	l.requested <- reason
 	return l.proc.signal(sig)
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -373,5 +374,47 @@ func TestHost(t *testing.T) {
 	h, err := qemu.Host()
 	if err != nil || h.CPUs < 1 || h.Memory < 64<<20 {
 		t.Errorf("host %+v, %v", h, err)
+	}
+}
+
+// TestManyMachinesAtOnce: processes born side by side must not mix up each
+// other's locks, sockets or ends.
+func TestManyMachinesAtOnce(t *testing.T) {
+	s := newSite(t, t.TempDir())
+	disk := serveGuest(t, halt, "one of many")
+	taken := make(chan struct{})
+	defer close(taken)
+	go func() { // nobody waits for the reports here, and there are many
+		for {
+			select {
+			case <-s.changes:
+			case <-taken:
+				return
+			}
+		}
+	}()
+	var all sync.WaitGroup
+	for range 12 {
+		all.Go(func() {
+			spec := specFor(disk)
+			for range 3 {
+				if started, err := s.Start(t.Context(), spec); err != nil || started.Adopted {
+					t.Errorf("start: %+v, %v", started, err)
+				}
+				if err := s.Stop(t.Context(), spec.ID, 0); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := s.Destroy(t.Context(), spec.ID); err != nil {
+				t.Error(err)
+			}
+			if n := qemus(t, spec.ID); n != 0 {
+				t.Errorf("%d processes of %s left", n, spec.ID)
+			}
+		})
+	}
+	all.Wait()
+	if left, err := os.ReadDir(s.dir); err != nil || len(left) != 0 {
+		t.Errorf("left %v, %v", left, err)
 	}
 }
