@@ -29,3 +29,11 @@ func (h Head) Volumes1() int64 {
 	}
 	return h.Volumes[0].Size
 }
+
+// TinySegments closes a segment after 128 frames, as 8 MiB of incompressible ones do.
+func (o Options) TinySegments() Options {
+	o.limits.setDefaults()
+	o.limits.segmentFrames = 128
+	o.limits.inlineBytes = 4 << 10
+	return o
+}
