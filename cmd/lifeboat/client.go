@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mattn/go-isatty"
+	"golang.org/x/term"
 
 	"lifeboat/internal/client"
 	"lifeboat/internal/client/show"
@@ -77,7 +77,7 @@ func live() *show.Live {
 	return &show.Live{W: os.Stderr, Terminal: isTerminal(os.Stderr), Now: time.Now}
 }
 
-func isTerminal(f *os.File) bool { return isatty.IsTerminal(f.Fd()) }
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
 // confirmFlags belong to verbs that remove something.
 type confirmFlags struct {
@@ -106,6 +106,7 @@ func (f *confirmFlags) confirm() error {
 // of its servers did. The job itself outlives this program.
 func (f *clientFlags) follow(ctx context.Context, c *client.Client, id string) error {
 	watcher := live()
+	fmt.Fprintln(os.Stderr)
 	job, err := c.Follow(ctx, id, watcher)
 	watcher.End()
 	if ctx.Err() != nil {
@@ -114,6 +115,7 @@ func (f *clientFlags) follow(ctx context.Context, c *client.Client, id string) e
 	if err != nil {
 		return fmt.Errorf("the job goes on, and `lifeboat job %s` follows it again: %w", id, err)
 	}
+	fmt.Fprintln(os.Stderr)
 	return f.ended(job, func(p *show.Printer) { p.Result(job) })
 }
 

@@ -23,8 +23,8 @@ type Client struct {
 	endpoint string
 	http     aws.HTTPClient // shared with api: one pool of connections
 	now      func() time.Time
-	// poll is the pause between two looks at a job, patience how long a server may
-	// be away while a job is followed.
+	// poll is the longest pause between two looks at a job, patience how long a
+	// server may be away while a job is followed.
 	poll, patience time.Duration
 }
 

@@ -28,6 +28,7 @@ func (c *Client) Follow(ctx context.Context, id string, w Watcher) (Job, error) 
 		names map[string]string
 		told  int       // lines of the log
 		since time.Time // since when the server is away; zero: it is not
+		pause = c.poll / 8
 	)
 	for {
 		job, err := c.look(ctx, id, &names)
@@ -61,7 +62,8 @@ func (c *Client) Follow(ctx context.Context, id string, w Watcher) (Job, error) 
 		select {
 		case <-ctx.Done():
 			return Job{}, context.Cause(ctx)
-		case <-time.After(c.poll):
+		case <-time.After(pause): // many jobs are done in a second, some take hours
+			pause = min(pause*5/4, c.poll)
 		}
 	}
 }

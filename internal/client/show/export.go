@@ -14,7 +14,7 @@ func (p *Printer) Exported(s client.Server, point client.Point, disk int, output
 	}
 	p.printf("Wrote disk %d of %s as of %s %s (%s ago, %s) %s: %s, of which %s data, in %s.\n",
 		disk, clean(s.Name()), p.moment(&point.Taken), p.zone(), Duration(p.Now.Sub(point.Taken)), point.ID,
-		to, Bytes(saved.Bytes), Bytes(saved.Data), took.Round(100*time.Millisecond))
+		to, Bytes(saved.Bytes), Bytes(saved.Data), short(took))
 	if point.Fuzzy() {
 		p.printf("The point is fuzzy: it mixes moments, and its file systems may need repair.\n")
 	}

@@ -64,7 +64,7 @@ func (p *Printer) took(j client.Job) string {
 	if j.Started == nil || j.Ended == nil {
 		return ""
 	}
-	return Duration(j.Ended.Sub(*j.Started))
+	return short(j.Ended.Sub(*j.Started))
 }
 
 // Job shows one job and its log.

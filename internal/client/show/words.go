@@ -23,6 +23,14 @@ func Duration(d time.Duration) string {
 	return twoUnits(int64(d/day), "d", int64(d%day/time.Hour), "h")
 }
 
+// short is Duration with tenths where they tell something.
+func short(d time.Duration) string {
+	if d >= 0 && d < 10*time.Second {
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	}
+	return Duration(d)
+}
+
 func twoUnits(a int64, unit string, b int64, smaller string) string {
 	if b == 0 {
 		return fmt.Sprintf("%d %s", a, unit)
