@@ -370,13 +370,6 @@ func TestDestroyWithoutDiskServer(t *testing.T) {
 	disk.start(t) // for the clean-up
 }
 
-func TestHost(t *testing.T) {
-	h, err := qemu.Host()
-	if err != nil || h.CPUs < 1 || h.Memory < 64<<20 {
-		t.Errorf("host %+v, %v", h, err)
-	}
-}
-
 // TestManyMachinesAtOnce: processes born side by side must not mix up each
 // other's locks, sockets or ends.
 func TestManyMachinesAtOnce(t *testing.T) {
