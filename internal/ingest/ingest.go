@@ -27,7 +27,7 @@ type Catalog interface {
 	// ReportReplication records how replication stands; seen is when the agent
 	// was last heard, zero for no news of it.
 	ReportReplication(ctx context.Context, server drs.SourceServerID, info drs.DataReplicationInfo, seen time.Time) error
-	// AddPoint records a recovery point that is in the vault.
+	// AddPoint records a recovery point that is in the vault; again changes nothing.
 	AddPoint(ctx context.Context, p drs.RecoveryPoint) error
 }
 

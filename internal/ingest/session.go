@@ -119,6 +119,12 @@ func (s *session) welcome(ctx context.Context, account string) (Branch, error) {
 	}
 	head := branch.Head()
 	s.status.opened(head)
+	if head.LastPoint != nil {
+		// Its commit may have been stored and never recorded.
+		if err := s.srv.cfg.Catalog.AddPoint(ctx, *head.LastPoint); err != nil {
+			s.srv.log.Error("record recovery point; it is in the vault and will be found there", "server", s.server, "point", head.LastPoint.ID, "err", err)
+		}
+	}
 	s.mu.Lock()
 	stopped := s.stopped
 	s.open = stopped == nil

@@ -150,6 +150,9 @@ const (
 func (a *agent) replicate(ctx context.Context) error {
 	pause := reconnectFirst
 	for {
+		if err := a.id.checkExpiry(time.Now()); err != nil {
+			return err
+		}
 		welcomed, err := a.session(ctx)
 		a.ledger.rollback(a.disks.all)
 		if ctx.Err() != nil {
@@ -172,9 +175,6 @@ func (a *agent) replicate(ctx context.Context) error {
 
 // fatal returns what the agent must stop for, or nil when a retry may help.
 func (a *agent) fatal(err error) error {
-	if err := a.id.checkExpiry(time.Now()); err != nil {
-		return err
-	}
 	var told *replication.Error
 	if errors.As(err, &told) {
 		switch told.Code {

@@ -1,0 +1,127 @@
+package ingest_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/ingest"
+)
+
+// A disk that grows goes on as the larger one.
+func TestDiskGrows(t *testing.T) {
+	r := newRig(t, nil)
+	disk := image(t, 8<<20+512, seed(t)) // the old last chunk is partial
+	cfg := r.config(t.TempDir(), disk)
+	a := runAgent(cfg)
+	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })
+	server := r.only()
+
+	if err := os.Truncate(disk, 16<<20+1536); err != nil {
+		t.Fatal(err)
+	}
+	write(t, disk, []byte("in the new part"), 12<<20)
+	write(t, disk, []byte("at the seam"), 8<<20+500)
+	p := r.takePoint(server)
+	wantContent(t, r.vault, p, disk)
+	r.catalog.await(t, "the new size", func() bool {
+		info, props := r.catalog.info[server], r.catalog.props[server]
+		return len(info.Disks) == 1 && info.Disks[0].Total == 16<<20+1536 && props.Disks[0].Bytes == 16<<20+1536
+	})
+	a.stop(t)
+
+	// And while no agent runs.
+	if err := os.Truncate(disk, 20<<20); err != nil {
+		t.Fatal(err)
+	}
+	write(t, disk, []byte("grown offline"), 19<<20)
+	a = runAgent(cfg)
+	defer a.stop(t)
+	wantContent(t, r.vault, r.takePoint(server), disk)
+}
+
+// A disk that shrinks or vanishes stalls replication, with the cause and the next
+// step; what is in the vault stays, and all goes on when the disk is back.
+func TestDiskShrinksOrVanishes(t *testing.T) {
+	r := newRig(t, nil)
+	disk := image(t, 8<<20, seed(t))
+	cfg := r.config(t.TempDir(), disk)
+	a := runAgent(cfg)
+	defer func() { a.stop(t) }()
+	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })
+	server := r.only()
+	first := r.catalog.points[server][0]
+	before := content(t, r.vault, server, first.ID, 0)
+
+	stalled := func(why string) {
+		t.Helper()
+		r.catalog.await(t, "STALLED: "+why, func() bool {
+			info := r.catalog.info[server]
+			return info.State == drs.ReplicationStalled && info.Error != nil && strings.Contains(info.Error.Raw, why) && strings.Contains(info.Error.Raw, "Next: ")
+		})
+	}
+	goesOn := func() {
+		t.Helper()
+		r.catalog.await(t, "CONTINUOUS", func() bool {
+			info := r.catalog.info[server]
+			return info.State == drs.ReplicationContinuous && info.Error == nil
+		})
+		wantContent(t, r.vault, r.takePoint(server), disk)
+	}
+
+	if err := os.Truncate(disk, 4<<20); err != nil {
+		t.Fatal(err)
+	}
+	stalled("shrank")
+	if _, err := r.server.TakePoint(context.Background(), server); !errors.Is(err, ingest.ErrNoPoint) {
+		t.Errorf("a point of a shrunk disk: %v", err)
+	}
+	if got := content(t, r.vault, server, first.ID, 0); string(got) != string(before) {
+		t.Error("the recovery point changed")
+	}
+	os.Truncate(disk, 8<<20)
+	goesOn()
+
+	if err := os.Rename(disk, disk+".away"); err != nil {
+		t.Fatal(err)
+	}
+	stalled("gone")
+	write(t, disk+".away", []byte("while away"), 2<<20)
+	os.Rename(disk+".away", disk)
+	goesOn()
+
+	// Shrunk while the agent was down: the server refuses, and shows why.
+	a.stop(t)
+	os.Truncate(disk, 4<<20)
+	a = runAgent(cfg)
+	stalled("its replica 8388608")
+	os.Truncate(disk, 8<<20)
+}
+
+// Two disks are one server, and one point holds both.
+func TestTwoDisks(t *testing.T) {
+	rng := seed(t)
+	r := newRig(t, nil)
+	disks := []string{image(t, 6<<20, rng), image(t, 9<<20, rng)}
+	cfg := r.config(t.TempDir(), disks[0])
+	cfg.Disks = disks
+	a := runAgent(cfg)
+	defer a.stop(t)
+	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })
+	server := r.only()
+	write(t, disks[0], []byte("first"), 100)
+	write(t, disks[1], []byte("second"), 8<<20)
+	p := r.takePoint(server)
+	for i, disk := range disks {
+		want, err := os.ReadFile(disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := content(t, r.vault, server, p.ID, i); string(got) != string(want) {
+			t.Errorf("disk %d differs", i)
+		}
+	}
+}

@@ -1,0 +1,236 @@
+package ingest_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/ingest"
+)
+
+func TestPointWithoutAgent(t *testing.T) {
+	r := newRig(t, nil)
+	if _, err := r.server.TakePoint(context.Background(), someServer); !errors.Is(err, ingest.ErrAgentNotConnected) {
+		t.Errorf("a point of nobody: %v", err)
+	}
+	if r.server.Connected(someServer) {
+		t.Error("nobody is connected")
+	}
+}
+
+// Many who ask at once all get a point, taken after they asked.
+func TestPointsOnDemand(t *testing.T) {
+	r := newRig(t, nil)
+	disk := image(t, 8<<20, seed(t))
+	cfg := r.config(t.TempDir(), disk)
+	cfg.Epoch = time.Hour // nothing but the request makes a point
+	a := runAgent(cfg)
+	defer a.stop(t)
+	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })
+	server := r.only()
+	write(t, disk, []byte("before all asked"), 77)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			asked := time.Now()
+			p, err := r.server.TakePoint(context.Background(), server)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if p.Taken.Before(asked) || p.Expected.Before(asked) || !p.Bootable() || p.SourceServer != server {
+				t.Errorf("asked at %s, got %+v", asked, p)
+			}
+			wantContent(t, r.vault, p, disk)
+		})
+	}
+	wg.Wait()
+
+	// Who gives up does not disturb the others.
+	gone, cancel := context.WithCancelCause(context.Background())
+	why := errors.New("had enough")
+	cancel(why)
+	if _, err := r.server.TakePoint(gone, server); !errors.Is(err, why) {
+		t.Errorf("given up: %v", err)
+	}
+	r.takePoint(server)
+
+	// A break while somebody waits is told at once.
+	r.proxy.cut()
+	if _, err := r.server.TakePoint(context.Background(), server); !errors.Is(err, ingest.ErrAgentNotConnected) {
+		t.Errorf("point over a cut line: %v", err)
+	}
+	r.proxy.mend()
+}
+
+// A disk that never rests gets fuzzy points, and the reason why.
+func TestRestlessDiskGetsFuzzyPoints(t *testing.T) {
+	r := newRig(t, nil)
+	disk := image(t, 8<<20, seed(t))
+	cfg := r.config(t.TempDir(), disk)
+	cfg.FuzzyAfter = 200 * time.Millisecond
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for n := uint64(1); ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+				write(t, disk, binary.LittleEndian.AppendUint64(nil, n), int64(n%2048)*4096)
+			}
+		}
+	}()
+	rest := sync.OnceFunc(func() { close(stop); <-stopped })
+	defer rest()
+	a := runAgent(cfg)
+	defer a.stop(t)
+	fuzzy := func(p drs.RecoveryPoint) bool { return p.Consistency == drs.Fuzzy && p.Method == drs.NoGuarantee }
+	r.catalog.await(t, "a fuzzy point and NOT_CONVERGING", func() bool {
+		for server, points := range r.catalog.points {
+			info := r.catalog.info[server]
+			return slices.ContainsFunc(points, fuzzy) && info.Error != nil && info.Error.Code == drs.NotConverging
+		}
+		return false
+	})
+	server := r.only()
+	if p := r.takePoint(server); p.Bootable() {
+		t.Errorf("a point of a disk that changes all the time is %s", p.Consistency)
+	}
+	rest()
+	r.catalog.await(t, "a consistent point", func() bool {
+		points := r.catalog.points[server]
+		return points[len(points)-1].Bootable() && r.catalog.info[server].Error == nil
+	})
+	wantContent(t, r.vault, r.takePoint(server), disk)
+}
+
+// While nothing changes no point is made, but the moment that the vault is equal
+// to moves on.
+func TestHeartbeatMovesThePointInTime(t *testing.T) {
+	f := &faultVault{}
+	r := newRig(t, faulty(f))
+	disk := image(t, 4<<20, seed(t))
+	a := runAgent(r.config(t.TempDir(), disk))
+	defer a.stop(t)
+	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })
+	server := r.only()
+	taken := r.catalog.points[server][0].Taken
+	head := func() uint64 {
+		points, err := r.vault.Points(context.Background(), server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return points[len(points)-1].Epoch
+	}
+	epoch := head()
+	r.catalog.await(t, "a later moment", func() bool { return r.catalog.info[server].AsOf.Sub(taken) > time.Second })
+	if len(r.catalog.points[server]) != 1 || head() != epoch {
+		t.Error("points were made of nothing")
+	}
+}
+
+// The states of a server's life come in order, each allowed by the rules, and a
+// lost agent is an error but no change of state.
+func TestStates(t *testing.T) {
+	r := newRig(t, nil)
+	disk := image(t, 8<<20, seed(t))
+	a := runAgent(r.config(t.TempDir(), disk))
+	r.catalog.await(t, "CONTINUOUS", func() bool {
+		for _, info := range r.catalog.info {
+			return info.State == drs.ReplicationContinuous
+		}
+		return false
+	})
+	server := r.only()
+	r.catalog.await(t, "all replicated", func() bool {
+		info := r.catalog.info[server]
+		return len(info.Disks) == 1 && info.Disks[0].Replicated == 8<<20 && info.Disks[0].Total == 8<<20 && info.Disks[0].Device == disk
+	})
+	a.stop(t)
+	r.catalog.await(t, "AGENT_NOT_SEEN", func() bool {
+		info := r.catalog.info[server]
+		return info.Error != nil && info.Error.Code == drs.AgentNotSeen && info.State == drs.ReplicationContinuous
+	})
+	r.catalog.mu.Lock()
+	defer r.catalog.mu.Unlock()
+	states := r.catalog.states[server]
+	if !slices.Contains(states, drs.ReplicationInitialSync) || states[len(states)-1] != drs.ReplicationContinuous {
+		t.Errorf("states %v", states)
+	}
+	for i := 1; i < len(states); i++ {
+		// Reports may skip a state that was short, never invent one.
+		if states[i] == drs.ReplicationStalled || states[i] == drs.ReplicationBacklog {
+			t.Errorf("states %v", states)
+		}
+	}
+	for _, step := range r.catalog.info[server].Steps {
+		if step.Status != drs.StepSucceeded {
+			t.Errorf("step %s is %s", step.Name, step.Status)
+		}
+	}
+	if p := r.catalog.props[server]; p.Hostname != "source" || len(p.Disks) != 1 {
+		t.Errorf("properties %+v", p)
+	}
+}
+
+// A server that was expected from the start and whose agent never came.
+func TestAgentThatNeverCame(t *testing.T) {
+	r := newRig(t, nil)
+	r.server.Expect(someServer, drs.DataReplicationInfo{State: drs.ReplicationContinuous})
+	r.catalog.await(t, "AGENT_NOT_SEEN", func() bool {
+		info := r.catalog.info[someServer]
+		return info.Error != nil && info.Error.Code == drs.AgentNotSeen && info.State == drs.ReplicationContinuous
+	})
+}
+
+// Settings reach a running agent.
+func TestThrottleIsChangedLive(t *testing.T) {
+	f := &faultVault{}
+	r := newRig(t, faulty(f))
+	r.catalog.settings = ingest.Settings{ThrottleMbps: 1}
+	disk := image(t, 64<<20, seed(t)) // a few MiB that do not pack: tens of seconds at 1 Mbps
+	a := runAgent(r.config(t.TempDir(), disk))
+	defer a.stop(t)
+	r.catalog.await(t, "INITIAL_SYNC", func() bool {
+		for _, info := range r.catalog.info {
+			return info.State == drs.ReplicationInitialSync
+		}
+		return false
+	})
+	r.catalog.mu.Lock()
+	early := len(r.catalog.points)
+	r.catalog.mu.Unlock()
+	if early > 0 {
+		t.Error("the throttle was not kept")
+	}
+	for server := range r.catalog.info {
+		r.server.Reconfigure(server, ingest.Settings{})
+	}
+	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })
+}
+
+// A deleted server's session ends, and its agent with it.
+func TestForget(t *testing.T) {
+	r := newRig(t, nil)
+	a := runAgent(r.config(t.TempDir(), image(t, 4<<20, seed(t))))
+	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })
+	server := r.only()
+	r.server.Forget(server, "The source server was deleted.")
+	if r.server.Connected(server) {
+		t.Error("still connected")
+	}
+	select {
+	case err := <-a.err:
+		if err == nil {
+			t.Error("the agent ended without a reason")
+		}
+	case <-time.After(patience):
+		t.Fatal("the agent goes on")
+	}
+}

@@ -1,0 +1,157 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pair is two ends of an in-memory network connection.
+func pair(t testing.TB) (*Conn, *Conn) {
+	a, b := net.Pipe()
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return NewConn(a), NewConn(b)
+}
+
+func TestSilentPeerIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _ := pair(t)
+		start := time.Now()
+		_, err := a.Receive()
+		if !errors.Is(err, ErrSilent) {
+			t.Fatalf("receive from a silent peer: %v", err)
+		}
+		if took := time.Since(start); took > 30*time.Second || took < HeartbeatEvery*2 {
+			t.Errorf("noticed after %s", took)
+		}
+		a.net.Close()
+	})
+}
+
+func TestBlockedPeerIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _ := pair(t)
+		start := time.Now()
+		if err := a.Send(&Heartbeat{}); !errors.Is(err, ErrSilent) {
+			t.Fatalf("send to a peer that does not read: %v", err)
+		}
+		if took := time.Since(start); took > 30*time.Second {
+			t.Errorf("noticed after %s", took)
+		}
+		if err := a.Queue(&Heartbeat{}); !errors.Is(err, ErrSilent) {
+			t.Errorf("a connection that failed takes more: %v", err)
+		}
+		a.net.Close()
+	})
+}
+
+func TestVersionsAreSettled(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		min, max uint16
+		want     uint16
+	}{{"same", 1, 1, 1}, {"newer agent", 1, 7, 1}, {"much newer agent", 2, 7, 0}, {"prehistoric agent", 0, 0, 0}} {
+		t.Run(test.name, func(t *testing.T) {
+			agent, server := pair(t)
+			type got struct {
+				version uint16
+				err     error
+			}
+			result := make(chan got, 1)
+			go func() {
+				_, version, err := server.AwaitHello()
+				result <- got{version, err}
+				if err == nil {
+					server.Send(&Bye{})
+				}
+			}()
+			if err := agent.Send(&Hello{MinVersion: test.min, MaxVersion: test.max}); err != nil {
+				t.Fatal(err)
+			}
+			_, err := agent.Receive()
+			if test.want > 0 {
+				if r := <-result; r.version != test.want || r.err != nil || err != io.EOF {
+					t.Errorf("settled on %d, %v; agent told %v", r.version, r.err, err)
+				}
+				return
+			}
+			var told *Error
+			if !errors.As(err, &told) || told.Code != CodeVersion || told.NextStep == "" {
+				t.Errorf("agent told %v", err)
+			}
+			if r := <-result; r.err == nil {
+				t.Error("server settled on a version that the agent does not speak")
+			}
+		})
+	}
+}
+
+func TestWindowHoldsBackUntilCreditReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := NewWindow(100)
+		ctx, cancel := context.WithCancel(t.Context())
+		if !w.TryTake(60) || !w.TryTake(60) { // the second overdraws
+			t.Fatal("window closed too early")
+		}
+		if w.TryTake(1) {
+			t.Fatal("window of 100 let 121 through")
+		}
+		taken := make(chan error, 1)
+		go func() { taken <- w.Take(ctx, 10) }()
+		synctest.Wait()
+		w.Give(20) // balances the overdraft only
+		synctest.Wait()
+		select {
+		case <-taken:
+			t.Fatal("taken without credit")
+		default:
+		}
+		w.Give(1)
+		if err := <-taken; err != nil {
+			t.Fatal(err)
+		}
+		go func() { taken <- w.Take(ctx, 10) }()
+		cancel()
+		if err := <-taken; err == nil {
+			t.Fatal("taken after the end")
+		}
+	})
+}
+
+func TestThrottleKeepsTheRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var th Throttle
+		start := time.Now()
+		send := func(bytes int) {
+			for range bytes / 65536 {
+				if err := th.Wait(t.Context(), 65536); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		send(64 << 20)
+		if time.Since(start) != 0 {
+			t.Error("held back without a limit")
+		}
+		th.Set(80) // 10 MB/s
+		send(20 << 20)
+		if took := time.Since(start); took < 1900*time.Millisecond || took > 2300*time.Millisecond {
+			t.Errorf("20 MiB at 80 Mbps took %s", took)
+		}
+		// A waiting sender follows a new rate at once.
+		th.Set(1)
+		done := make(chan struct{})
+		go func() { send(1 << 20); close(done) }()
+		time.Sleep(time.Second)
+		start = time.Now()
+		th.Set(0)
+		<-done
+		if took := time.Since(start); took > 0 {
+			t.Errorf("unthrottled sender took %s", took)
+		}
+	})
+}
