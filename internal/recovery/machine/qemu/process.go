@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,9 @@ import (
 type process struct {
 	pid int
 	fd  *os.File
+
+	mu     sync.Mutex
+	closed bool // nothing more can be sent; guarded by mu
 }
 
 // openProcess holds the process of that number.
@@ -27,8 +31,13 @@ func openProcess(pid int) (*process, error) {
 	return &process{pid: pid, fd: os.NewFile(uintptr(fd), "pidfd")}, nil
 }
 
-// signal sends sig; a process that has ended already is no error.
+// signal sends sig; a process that has ended, or was let go of, is no error.
 func (p *process) signal(sig unix.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
 	raw, err := p.fd.SyscallConn()
 	if err != nil {
 		return err
@@ -68,7 +77,12 @@ func (p *process) wait(ctx context.Context) error {
 	return errors.Join(err, failed)
 }
 
-func (p *process) close() { p.fd.Close() }
+func (p *process) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	p.fd.Close()
+}
 
 // errNoProcess tells that no QEMU holds the pid file.
 var errNoProcess = errors.New("no process holds the pid file")

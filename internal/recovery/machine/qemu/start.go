@@ -63,6 +63,11 @@ func (d *Driver) adopt(ctx context.Context, in *instance) (machine.Started, erro
 		return machine.Started{}, errNoProcess
 	}
 	if l.conn == nil {
+		ending, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if l.waitEnded(ending) == nil {
+			return machine.Started{}, errNoProcess
+		}
 		return machine.Started{}, fmt.Errorf("the machine runs as process %d but does not answer", l.proc.pid)
 	}
 	r := in.dir.readRecord()

@@ -22,10 +22,10 @@ func (d *Driver) watch(in *instance, l *live) {
 			return // the driver is closed; the machine runs on
 		}
 		state, reason := l.ending(in.dir)
+		d.enter(in, state, reason) // before anybody can start the next process
 		in.mu.Lock()
 		in.live = nil
 		in.mu.Unlock()
-		d.enter(in, state, reason)
 		close(l.ended)
 	})
 }
