@@ -133,7 +133,7 @@ func (b *branch) apply(st *state, env *envelope.Envelope) (*state, error) {
 }
 
 func (b *branch) readManifest(ctx context.Context, number uint64) (*envelope.Envelope, error) {
-	return readEnvelope(ctx, b.v.store, manifestName(b.server, b.name, number), envelope.Manifest, b.key)
+	return b.v.readSealed(ctx, manifestName(b.server, b.name, number), envelope.Manifest, b.key)
 }
 
 // readLocked reads the branch from the store: the newest good checkpoint and all

@@ -70,7 +70,7 @@ func (b *branch) startingState(ctx context.Context, names []string, last uint64)
 
 func (b *branch) readCheckpoint(ctx context.Context, number uint64) (*state, error) {
 	name := checkpointName(b.server, b.name, number)
-	env, err := readEnvelope(ctx, b.v.store, name, envelope.Checkpoint, b.key)
+	env, err := b.v.readSealed(ctx, name, envelope.Checkpoint, b.key)
 	if err != nil {
 		return nil, err
 	}

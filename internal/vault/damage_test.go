@@ -1,6 +1,7 @@
 package vault_test
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -12,13 +13,14 @@ import (
 	"lifeboat/internal/vault"
 	"lifeboat/internal/vault/blob/blobtest"
 	"lifeboat/internal/vault/envelope"
+	"lifeboat/internal/vault/seal"
 	"lifeboat/internal/vault/segment"
 )
 
 // damageWorld is a store with at least one object of each kind, closed.
 func damageWorld(t *testing.T, plain bool) (*blobtest.Mem, *history) {
 	const commits = 8
-	h := &history{keys: newKey(t), contents: historyContents(commits)}
+	h := &history{keys: newKey(t), contents: historyContents(commits), plain: plain}
 	store := blobtest.NewMem()
 	v := newVault(t, store, h.keys, vault.Options{Plain: plain}.Small())
 	for i := 1; i <= commits; i++ {
@@ -44,7 +46,7 @@ func damageWorld(t *testing.T, plain bool) (*blobtest.Mem, *history) {
 // that is wrong fails the test at once.
 func (h *history) readAll(t *testing.T, store *blobtest.Mem) error {
 	t.Helper()
-	v, err := vault.Open(ctxOf, store, h.keys, vault.Options{}.Small())
+	v, err := vault.Open(ctxOf, store, h.keys, vault.Options{Plain: h.plain}.Small())
 	if err != nil {
 		return err
 	}
@@ -307,4 +309,30 @@ func TestDamagedFrameHurtsOnlyItself(t *testing.T) {
 			t.Errorf("frame %d beside a damaged one: %v, or wrong", i, err)
 		}
 	}
+}
+
+// TestForgedObjectsAreRefused: who can write the store, but has no key, can destroy
+// but not invent.
+func TestForgedObjectsAreRefused(t *testing.T) {
+	world, h := damageWorld(t, false)
+	name := fmt.Sprintf("servers/%s/branches/main/%016x.manifest", server, 10)
+	last := world.Bytes(fmt.Sprintf("servers/%s/branches/main/%016x.manifest", server, 9))
+	_, length, err := envelope.DecodeHeader("x", envelope.Manifest, last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged, _, err := envelope.Encode(envelope.Header{Kind: envelope.Manifest, Number: 10, Server: string(server),
+		Branch: vault.MainBranch, Link: sha256.Sum256(last[:length])}, seal.Key{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := world.Clone()
+	store.Replace(name, forged)
+	if err := h.readAll(t, store); !detected(err) || !strings.Contains(err.Error(), "forged") {
+		t.Errorf("plain manifest in an encrypted vault: got %v", err)
+	}
+
+	plain, other := damageWorld(t, true)
+	_, err = vault.Open(ctxOf, plain, other.keys, vault.Options{})
+	wantErr(t, err, vault.ErrWrongKey)
 }

@@ -37,3 +37,10 @@ func (o Options) TinySegments() Options {
 	o.limits.inlineBytes = 4 << 10
 	return o
 }
+
+// Golden are limits that put every kind of object into few bytes. Changing the fanout
+// makes the golden runs stale.
+func (o Options) Golden() Options {
+	o.limits = limits{segmentBytes: 64 << 10, inlineBytes: 4 << 10, segmentFrames: 8, checkpoint: 4, fanout: 3}
+	return o
+}

@@ -16,6 +16,7 @@ type history struct {
 	keys     vault.KeyWrapper
 	contents []*disk // by number of commits
 	acked    int     // commits that were acknowledged
+	plain    bool
 }
 
 const historyBlocks = 60

@@ -185,6 +185,9 @@ func (v *Vault) readIndex(ctx context.Context, server drs.SourceServerID, key se
 	if err != nil {
 		return nil, err
 	}
+	if ix.Header.Cipher != v.cipher {
+		return nil, &CorruptError{Object: object, Reason: "forged: it is not encrypted as this vault is"}
+	}
 	if ix.Header.ID != ref.id || ix.Header.Sequence != ref.seq {
 		return nil, &CorruptError{Object: object, Reason: fmt.Sprintf("swapped: it is segment %s, wanted %s", ix.Header.ID, ref.id)}
 	}

@@ -43,6 +43,19 @@ func readEnvelope(ctx context.Context, store blob.Store, name string, kind envel
 	return envelope.Decode(name, kind, b, key)
 }
 
+// readSealed is readEnvelope for objects sealed with a data key. One that is not sealed
+// as this vault seals may have been forged.
+func (v *Vault) readSealed(ctx context.Context, name string, kind envelope.Kind, key seal.Key) (*envelope.Envelope, error) {
+	env, err := readEnvelope(ctx, v.store, name, kind, key)
+	if err != nil {
+		return nil, err
+	}
+	if env.Cipher != v.cipher {
+		return nil, &CorruptError{Object: name, Offset: 10, Reason: "forged: it is not encrypted as this vault is"}
+	}
+	return env, nil
+}
+
 // readFull fills p. An object that ends before, or is not there although another
 // one names it, is damage.
 func readFull(ctx context.Context, store blob.Store, name string, p []byte, off int64) error {

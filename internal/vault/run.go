@@ -43,7 +43,7 @@ func (m mapper) runMissing(err error) bool {
 func (m mapper) readRun(ctx context.Context, s span) (volumeMaps, error) {
 	covers := m.covers(s)
 	name := runName(m.b.server, s.level, covers)
-	env, err := readEnvelope(ctx, m.b.v.store, name, envelope.MapRun, m.b.key)
+	env, err := m.b.v.readSealed(ctx, name, envelope.MapRun, m.b.key)
 	if err != nil {
 		return nil, err
 	}

@@ -15,11 +15,14 @@ import (
 	"lifeboat/internal/vault/segment"
 )
 
-// Options tune a vault in this process, but for Plain.
+// Options tune a vault in this process.
 type Options struct {
 	Logger     *slog.Logger // nil: nothing is logged
 	CacheBytes int64        // decoded frames kept in memory; 0: 64 MiB
-	Plain      bool         // for Create: store without encryption; the key wrapper may be nil
+	// Plain makes Create store without encryption, and Open accept such a vault, which
+	// it refuses otherwise: whoever can write the store could have forged it. The
+	// key wrapper may be nil then.
+	Plain bool
 
 	limits limits
 }
@@ -119,6 +122,9 @@ func Open(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options) (
 	r, err := readRoot(ctx, store)
 	if err != nil {
 		return nil, fmt.Errorf("open vault: %w", err)
+	}
+	if r.cipher == seal.None && !opt.Plain {
+		return nil, fmt.Errorf("open vault: it is not encrypted, but an encrypted one is expected: check the path, or allow a plain vault: %w", ErrWrongKey)
 	}
 	if r.cipher != seal.None {
 		if keys == nil {
