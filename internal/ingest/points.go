@@ -13,7 +13,8 @@ import (
 var ErrNoPoint = errors.New("the agent cannot make a recovery point now")
 
 // TakePoint asks the server's agent for a recovery point of now and returns it
-// once it is durable. Its Expected time is not before the call. The point may be
+// once it is durable. It was taken after the call; those who ask at the same time
+// may get the same one, expected when the first of them asked. The point may be
 // fuzzy, when the disks did not rest: the caller must look at its consistency.
 //
 // ErrAgentNotConnected comes at once when there is no session, and when it

@@ -43,7 +43,7 @@ func TestPointsOnDemand(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			if p.Taken.Before(asked) || p.Expected.Before(asked) || !p.Bootable() || p.SourceServer != server {
+			if p.Taken.Before(asked) || p.Taken.Before(p.Expected) || !p.Bootable() || p.SourceServer != server {
 				t.Errorf("asked at %s, got %+v", asked, p)
 			}
 			wantContent(t, r.vault, p, disk)
@@ -99,8 +99,14 @@ func TestRestlessDiskGetsFuzzyPoints(t *testing.T) {
 		return false
 	})
 	server := r.only()
-	if p := r.takePoint(server); p.Bootable() {
-		t.Errorf("a point of a disk that changes all the time is %s", p.Consistency)
+	// A busy machine may let the writer rest for a pass; not for ever.
+	for deadline := time.Now().Add(patience); ; {
+		if p := r.takePoint(server); !p.Bootable() {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("every point of a disk that changes all the time is consistent")
+		}
 	}
 	rest()
 	r.catalog.await(t, "a consistent point", func() bool {

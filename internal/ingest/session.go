@@ -69,7 +69,9 @@ func (s *session) run(ctx context.Context, account string) error {
 	}
 	w := &worker{s: s, branch: branch, head: branch.Head(), queue: make(chan replication.Message, int(s.srv.cfg.Credit)/replication.MessageCost+256)}
 	group, inner := errgroup.WithContext(ctx)
-	defer context.AfterFunc(inner, func() {
+	ended := make(chan struct{})
+	context.AfterFunc(inner, func() {
+		defer close(ended)
 		var told *replication.Error
 		switch {
 		case ctx.Err() != nil:
@@ -78,12 +80,13 @@ func (s *session) run(ctx context.Context, account string) error {
 			s.conn.Refuse(told)
 		}
 		s.conn.Close()
-	})()
+	})
 	group.Go(func() error { return s.receive(inner, w.queue) })
 	group.Go(func() error { return w.run(inner) })
 	group.Go(func() error { return s.heartbeat(inner) })
 	group.Go(func() error { return s.report(inner) })
 	err = group.Wait()
+	<-ended
 	w.close()
 
 	s.mu.Lock()

@@ -69,16 +69,20 @@ func (a *agent) session(ctx context.Context) (welcomed bool, err error) {
 	handshake()
 	group, inner := errgroup.WithContext(ctx)
 	// The receiver sits in a read until the connection closes.
-	defer context.AfterFunc(inner, func() {
+	ended := make(chan struct{})
+	context.AfterFunc(inner, func() {
+		defer close(ended)
 		if ctx.Err() != nil {
 			conn.End(&replication.Bye{Reason: "the agent stops"})
 		}
 		conn.Close()
-	})()
+	})
 	group.Go(func() error { return s.receive(inner) })
 	group.Go(func() error { return s.report(inner) })
 	group.Go(func() error { return s.replicate(inner) })
-	return true, group.Wait()
+	err = group.Wait()
+	<-ended
+	return true, err
 }
 
 // explainRefusal turns the TLS alert for this agent's certificate into advice.
