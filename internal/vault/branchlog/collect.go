@@ -55,6 +55,8 @@ func (l *Log) collect(ctx context.Context) {
 
 // collectOne deletes what is dead, or rewrites the file with the least in it.
 func (l *Log) collectOne(ctx context.Context) (worked bool, err error) {
+	l.clean.Lock()
+	defer l.clean.Unlock()
 	var dead []*logFile
 	var victim *logFile
 	l.mu.RLock()

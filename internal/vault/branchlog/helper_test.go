@@ -13,6 +13,8 @@ import (
 	"lifeboat/internal/vault/branchlog"
 )
 
+type ctxType = context.Context
+
 var ctx = context.Background()
 
 // testBase is a base in memory. Pages it does not have read as zeros.
@@ -66,9 +68,21 @@ var testKey = bytes.Repeat([]byte{0x5a}, branchlog.KeySize)
 // keys are both ways to store a log.
 var keys = map[string][]byte{"encrypted": testKey, "plain": nil}
 
+// fastDir is a directory in memory where there is one: these tests look at what
+// is written and in which order, and a real fsync would only make them slow.
+func fastDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "branchlog")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 func create(t testing.TB, size int64, key []byte) string {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "disk-0")
+	dir := filepath.Join(fastDir(t), "disk-0")
 	if err := branchlog.Create(dir, size, key); err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +138,7 @@ func check(t testing.TB, l *branchlog.Log, want []byte) {
 // copyDir copies a log's directory as it is at this moment.
 func copyDir(t testing.TB, dir string) string {
 	t.Helper()
-	to := filepath.Join(t.TempDir(), "copy")
+	to := filepath.Join(fastDir(t), "copy")
 	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
 		t.Fatal(err)
 	}

@@ -58,6 +58,7 @@ type Log struct {
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
 	wake  chan struct{} // there may be something to collect
+	clean sync.Mutex    // held while collecting
 
 	finished atomic.Pointer[error] // the first failure that ends the log
 
@@ -97,7 +98,7 @@ func Create(dir string, size int64, key []byte) error {
 func create(dir string, size int64, key []byte) error {
 	dir = filepath.Clean(dir)
 	// An empty directory is in the way of the rename below.
-	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := syscall.Rmdir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.ENOTDIR) {
 			return fs.ErrExist
 		}

@@ -267,11 +267,11 @@ func (l *Log) replayLast(f *logFile, flushed mark) error {
 		}
 	}
 	// What was not flushed may have its header and lack its payload.
+	buf := make([]byte, maxGroupBlocks*BlockSize)
 	for i, g := range groups {
 		if g.sequence <= known {
 			continue
 		}
-		buf := make([]byte, maxGroupBlocks*BlockSize)
 		err := f.readBlocks(buf, g.pos+1, 0, uint32(g.blocks))
 		if _, torn := errors.AsType[*CorruptError](err); torn {
 			groups, end, why = groups[:i], g.pos, err
