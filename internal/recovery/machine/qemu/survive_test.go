@@ -112,7 +112,7 @@ func TestMachineSurvivesItsServer(t *testing.T) {
 func TestServerKilledWhileStarting(t *testing.T) {
 	t.Parallel()
 	disk := serveGuest(t, halt, "up")
-	for after := time.Duration(0); after <= 120*time.Millisecond; after += 8 * time.Millisecond {
+	for after := time.Duration(0); after <= 96*time.Millisecond; after += 12 * time.Millisecond {
 		dir := t.TempDir()
 		spec := specFor(disk)
 		cmd, _ := server(t, dir, spec)
