@@ -16,7 +16,7 @@ import (
 )
 
 // patience bounds every wait of these tests; only a failing test uses it up.
-const patience = 40 * time.Second
+const patience = 2 * time.Minute
 
 // The test guest is one boot sector. It reads sector 1 of its disk through the
 // BIOS: a command byte and a text that ends with zero. It prints the text on the
