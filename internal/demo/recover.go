@@ -194,10 +194,10 @@ func (r *recovered) terminate(ctx context.Context, s *stage) error {
 		return kept
 	}
 	if s.server.Ended() != nil {
-		return errors.Join(kept, s.QuitMachines(ctx))
+		return errors.Join(kept, s.QuitMachines())
 	}
 	if err := r.terminateAll(ctx, s); err != nil {
-		return errors.Join(kept, err, s.QuitMachines(ctx))
+		return errors.Join(kept, err, s.QuitMachines())
 	}
 	return kept
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -25,7 +24,7 @@ type exports struct {
 	service *Service
 	server  *nbd.Server
 
-	mu    sync.Mutex
+	mu   sync.Mutex
 	live map[drs.RecoveryInstanceID]*exported // guarded by mu
 }
 
@@ -34,6 +33,7 @@ type exports struct {
 type exported struct {
 	image *vault.Image
 	disks []exportedDisk
+	users sync.WaitGroup // connections; added to under exports.mu, while live
 }
 
 type exportedDisk struct {
@@ -59,7 +59,11 @@ func (e *exports) find(_ context.Context, name string) (*nbd.Export, error) {
 	if err != nil || !ok || n < 0 || n >= len(of.disks) {
 		return nil, nbd.ErrUnknownExport
 	}
-	return &nbd.Export{Name: name, Description: of.disks[n].volume.Device, Device: of.disks[n].log, Shared: true}, nil
+	of.users.Add(1)
+	return &nbd.Export{
+		Name: name, Description: of.disks[n].volume.Device, Device: of.disks[n].log,
+		Shared: true, Release: of.users.Done,
+	}, nil
 }
 
 // open makes the instance's disks ready to be served; they may be open already.
@@ -139,7 +143,8 @@ func (e *exports) reopen(ctx context.Context) error {
 	return nil
 }
 
-// close ends the service of one instance's disks.
+// close ends the service of one instance's disks, once nobody is connected any
+// more: its machine is gone by then.
 func (e *exports) close(id drs.RecoveryInstanceID) error {
 	e.mu.Lock()
 	of, ok := e.live[id]
@@ -152,6 +157,7 @@ func (e *exports) close(id drs.RecoveryInstanceID) error {
 }
 
 func (of *exported) close() error {
+	of.users.Wait()
 	var errs []error
 	for _, d := range of.disks {
 		errs = append(errs, d.log.Close())
@@ -179,5 +185,3 @@ func (e *exports) serve(ctx context.Context) error {
 	clear(e.live)
 	return errors.Join(errs...)
 }
-
-var _ io.Closer = (*branchlog.Log)(nil)

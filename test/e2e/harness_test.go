@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +25,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/drs/types"
 
 	"lifeboat/internal/demo/guest"
+	"lifeboat/internal/demo/rig"
 )
 
 // binary is the lifeboat under test, built once.
@@ -146,7 +146,6 @@ type installation struct {
 	env    map[string]string
 	server *process
 	drs    *drs.Client
-	http   *http.Client
 }
 
 // install makes a data directory, starts its server on free ports and
@@ -154,8 +153,14 @@ type installation struct {
 func install(t *testing.T) *installation {
 	t.Helper()
 	in := &installation{dir: filepath.Join(t.TempDir(), "data")}
+	// A failed test may leave machines: they outlive their server by design.
+	machines := rig.Rig{Dir: filepath.Dir(in.dir)}
+	t.Cleanup(func() {
+		if err := machines.QuitMachines(); err != nil {
+			t.Error(err)
+		}
+	})
 	in.startServer(t, "--listen", "127.0.0.1:0", "--replication-listen", "127.0.0.1:0")
-	t.Cleanup(func() { in.removeMachines() })
 	if _, err := in.drs.InitializeService(t.Context(), &drs.InitializeServiceInput{}); err != nil {
 		t.Fatal(err)
 	}
@@ -196,15 +201,6 @@ func (in *installation) readEnv(t *testing.T) {
 		t.Fatal(err)
 	}
 	in.drs = drs.NewFromConfig(c)
-}
-
-// removeMachines ends the machines that a failed test left: they outlive their
-// server by design.
-func (in *installation) removeMachines() {
-	out, _ := exec.Command("pgrep", "-f", "qemu-system.*"+filepath.Base(filepath.Dir(in.dir))).Output()
-	for pid := range strings.FieldsSeq(string(out)) {
-		_ = exec.Command("kill", "-9", pid).Run()
-	}
 }
 
 // startAgent protects an image and waits until the server has a consistent
@@ -329,34 +325,15 @@ func eventError(l types.JobLog) *string {
 	return l.EventData.RawError
 }
 
-// console follows the serial console of an instance from its file.
+// console follows the serial console of an instance.
 func (in *installation) console(t *testing.T, instance string) *guest.Console {
 	t.Helper()
 	c := guest.NewConsole()
-	path := filepath.Join(in.dir, "instances", instance, "console.log")
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		defer f.Close()
-		tick := time.NewTicker(50 * time.Millisecond) // a file cannot be waited on
-		defer tick.Stop()
-		for {
-			if _, err := io.Copy(c, f); err != nil {
-				c.Close(err)
-				return
-			}
-			select {
-			case <-ctx.Done():
-				c.Close(ctx.Err())
-				return
-			case <-tick.C:
-			}
-		}
+		rig.Follow(ctx, filepath.Join(in.dir, "instances", instance, "console.log"), c)
 	}()
 	t.Cleanup(func() { stop(); <-ended })
 	return c

@@ -44,7 +44,7 @@ func Follow(ctx context.Context, path string, console *guest.Console) {
 		for file != nil {
 			n, err := file.Read(buffer)
 			if n > 0 {
-				console.Write(buffer[:n])
+				_, _ = console.Write(buffer[:n]) // never fails
 			}
 			if err != nil {
 				break // its present end; more will come

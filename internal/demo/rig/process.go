@@ -29,8 +29,8 @@ func (r *Rig) Start(name string, args ...string) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	defer log.Close() // the child has its own
-	p.cmd = exec.Command(r.Binary, args...)
+	defer log.Close()                       // the child has its own
+	p.cmd = exec.Command(r.Binary, args...) //nolint:noctx // it lives until Kill or Stop, beyond any one call
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	// Away from our terminal's Ctrl-C, so that clean-up finds a server that answers.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -51,7 +51,11 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 func (p *Process) Ended() error {
 	select {
 	case <-p.done:
-		return fmt.Errorf("the %s ended by itself (%v); its last words:\n%s", p.Name, p.err, p.Tail(8))
+		how := "without an error"
+		if p.err != nil {
+			how = p.err.Error()
+		}
+		return fmt.Errorf("the %s ended by itself (%s); its last words:\n%s", p.Name, how, p.Tail(8))
 	default:
 		return nil
 	}
@@ -86,8 +90,8 @@ func (p *Process) Tail(lines int) string {
 }
 
 // freeAddress returns an address of this machine that nobody listens on.
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+func freeAddress(ctx context.Context) (string, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", fmt.Errorf("find a free port: %w", err)
 	}

@@ -1,46 +1,62 @@
 package rig
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
+	"io/fs"
+	"os"
 	"path/filepath"
-	"time"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
-// QuitMachines ends machines that no server is left to terminate. Each QEMU is
-// told on its own control socket, so that nothing else can be hit.
-func (r *Rig) QuitMachines(ctx context.Context) error {
-	sockets, err := filepath.Glob(filepath.Join(r.Data(), "instances", "*", "qmp.sock"))
+// QuitMachines ends machines that no server is left to terminate, as a power cut
+// would: with its disks' server gone, a machine can neither flush nor end well.
+// QEMU holds a lock on its pid file for as long as it lives, so that a number
+// that was given to another process since is never hit.
+func (r *Rig) QuitMachines() error {
+	files, err := filepath.Glob(filepath.Join(r.Data(), "instances", "*", "qemu.pid"))
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, socket := range sockets {
-		if err := quit(ctx, socket); err != nil {
-			errs = append(errs, fmt.Errorf("end the machine of %s: %w", filepath.Dir(socket), err))
+	for _, file := range files {
+		if err := killHolder(file); err != nil {
+			errs = append(errs, fmt.Errorf("end the machine of %s: %w", filepath.Dir(file), err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func quit(ctx context.Context, socket string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+func killHolder(file string) error {
+	f, err := os.Open(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it ended in this moment
+	}
 	if err != nil {
-		return nil // nobody listens: that machine has ended
-	}
-	defer conn.Close()
-	deadline, _ := ctx.Deadline()
-	if err := conn.SetDeadline(deadline); err != nil {
 		return err
 	}
-	if _, err := io.WriteString(conn, `{"execute":"qmp_capabilities"}{"execute":"quit"}`); err != nil {
+	defer f.Close()
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: 0}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil {
 		return err
 	}
-	_, err = io.Copy(io.Discard, conn) // QEMU closes it when it ends
-	return err
+	if lock.Type == unix.F_UNLCK {
+		return nil // nobody holds it: that machine has ended
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	return nil
 }

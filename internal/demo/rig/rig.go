@@ -62,10 +62,10 @@ type Server struct {
 func (r *Rig) StartServer(ctx context.Context, args ...string) (*Server, error) {
 	if r.api == "" {
 		var err error
-		if r.api, err = freeAddress(); err != nil {
+		if r.api, err = freeAddress(ctx); err != nil {
 			return nil, err
 		}
-		if r.replication, err = freeAddress(); err != nil {
+		if r.replication, err = freeAddress(ctx); err != nil {
 			return nil, err
 		}
 	}

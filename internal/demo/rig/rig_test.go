@@ -3,11 +3,12 @@ package rig
 import (
 	"context"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -72,8 +73,8 @@ func TestFollow(t *testing.T) {
 	}
 }
 
-// A machine that no server is left to stop is told so on its own socket, and
-// only a QEMU's answer ends the wait.
+// A machine that no server is left to stop is ended, and only while it lives: its
+// number may be another process's afterwards.
 func TestQuitMachines(t *testing.T) {
 	rig, err := New("/bin/false", t.TempDir())
 	if err != nil {
@@ -83,39 +84,49 @@ func TestQuitMachines(t *testing.T) {
 	if err := os.MkdirAll(instance, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	pidFile := filepath.Join(instance, "qemu.pid")
 	qemu := exec.Command("qemu-system-x86_64", "-accel", "tcg", "-nodefaults", "-display", "none", "-S", "-m", "16",
-		"-qmp", "unix:"+filepath.Join(instance, "qmp.sock")+",server=on,wait=off", "-serial", "stdio")
+		"-pidfile", pidFile, "-serial", "stdio")
 	if err := qemu.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = qemu.Process.Kill() })
-	ended := make(chan error, 1)
-	go func() { ended <- qemu.Wait() }()
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = qemu.Wait() }()
 
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	for { // until it listens
-		conn, err := net.Dial("unix", filepath.Join(instance, "qmp.sock"))
-		if err == nil {
-			conn.Close()
+	for { // until it has written its number
+		if text, err := os.ReadFile(pidFile); err == nil && len(text) > 0 {
 			break
 		}
 		if err := Pause(ctx, 10*time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := rig.QuitMachines(ctx); err != nil {
+	if err := rig.QuitMachines(); err != nil {
 		t.Fatal(err)
 	}
 	select {
-	case err := <-ended:
-		if err != nil {
-			t.Errorf("QEMU ended with %v", err)
-		}
+	case <-ended:
 	case <-ctx.Done():
-		t.Error("QEMU still runs")
+		t.Fatal("QEMU still runs")
 	}
-	if err := rig.QuitMachines(ctx); err != nil {
+
+	// The file is left, and names a process that is no machine.
+	bystander := exec.Command("sleep", "60")
+	if err := bystander.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(pidFile, []byte(strconv.Itoa(bystander.Process.Pid)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := rig.QuitMachines(); err != nil {
 		t.Errorf("quitting what has ended: %v", err)
 	}
+	if err := bystander.Process.Signal(syscall.Signal(0)); err != nil {
+		t.Errorf("a bystander was hit: %v", err)
+	}
+	_ = bystander.Process.Kill()
+	_ = bystander.Wait()
 }
