@@ -86,18 +86,25 @@ type confirmFlags struct {
 }
 
 // confirm asks whether to go on, if there is somebody to ask.
-func (f *confirmFlags) confirm() error {
+func (f *confirmFlags) confirm(ctx context.Context) error {
 	if f.Yes || !isTerminal(os.Stdin) {
 		return nil
 	}
 	fmt.Fprint(os.Stderr, "\nGo on? [y/N] ")
-	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read answer: %w", err)
-	}
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
+	answer := make(chan string, 1)
+	// Nothing ends a read of a terminal: when the person interrupts instead, this
+	// goroutine ends with the program.
+	go func() {
+		line, _ := bufio.NewReader(os.Stdin).ReadString('\n') // what was not read is no yes
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case line := <-answer:
+		if line == "y" || line == "yes" {
+			return nil
+		}
+	case <-ctx.Done():
+		fmt.Fprintln(os.Stderr)
 	}
 	return errors.New("nothing was done")
 }

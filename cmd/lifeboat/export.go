@@ -67,6 +67,9 @@ func (v *exportCommand) Run(ctx context.Context) error {
 	}
 	began := time.Now()
 	saved, err := v.transfer(ctx, c, s, point)
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("interrupted: disk %d of %s was not exported", v.Disk, s.Name())
+	}
 	if err != nil {
 		return fmt.Errorf("export disk %d of %s at %s: %w", v.Disk, s.Name(), point.ID, err)
 	}
@@ -86,10 +89,10 @@ func (v *exportCommand) transfer(ctx context.Context, c *client.Client, s client
 
 	bar, began, drawn := live(), time.Now(), time.Time{}
 	defer bar.End()
-	progress := func(at int64) {
+	progress := func(at, data int64) {
 		if time.Since(drawn) > 100*time.Millisecond {
 			drawn = time.Now()
-			bar.Transfer(at, disk.Size(), time.Since(began))
+			bar.Transfer(at, disk.Size(), data, time.Since(began))
 		}
 	}
 	if v.Output != toStdout {

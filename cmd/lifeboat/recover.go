@@ -57,7 +57,7 @@ func (v *recoverCommand) Run(ctx context.Context) error {
 		return err
 	}
 	if len(plan.Removes()) > 0 {
-		if err := v.confirm(); err != nil {
+		if err := v.confirm(ctx); err != nil {
 			return err
 		}
 	}

@@ -49,7 +49,9 @@ func TestVerbs(t *testing.T) {
 			e.Setenv("DATA", w.data)
 			e.Setenv("DB1_IMAGE", w.image("db1"))
 			e.Setenv("DB1", w.id("db1"))
-			e.Setenv("TWINS", w.id("twin"))
+			one, two, _ := strings.Cut(w.id("twin"), " ")
+			e.Setenv("TWIN1", one)
+			e.Setenv("TWIN2", two)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"fails": fails, "json": isJSON},

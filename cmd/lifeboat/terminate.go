@@ -30,7 +30,7 @@ func (v *terminateCommand) Run(ctx context.Context) error {
 	if err := say(plan); err != nil {
 		return err
 	}
-	if err := v.confirm(); err != nil {
+	if err := v.confirm(ctx); err != nil {
 		return err
 	}
 	job, err := c.Terminate(ctx, instances)

@@ -50,9 +50,13 @@ func TestPoints(t *testing.T) {
 	server, other := s.addServer("db1"), s.addServer("web")
 	start := time.Now().Add(-time.Hour).Truncate(time.Millisecond)
 	var all []drs.RecoveryPoint
-	for n := range 250 { // more than a page
-		all = append(all, s.addPoint(server, start.Add(time.Duration(n)*time.Second), drs.CrashConsistent))
+	for n := range 1050 { // more than a page
+		at := start.Add(time.Duration(n) * time.Second)
+		all = append(all, drs.RecoveryPoint{
+			ID: drs.NewRecoverySnapshotID(), SourceServer: server.ID, Expected: at, Taken: at, Consistency: drs.CrashConsistent,
+		})
 	}
+	must(t, s.db.ReplacePoints(t.Context(), server.ID, all))
 	fuzzy := s.addPoint(server, start.Add(time.Minute+time.Millisecond), drs.Fuzzy)
 	s.addPoint(other, start, drs.CrashConsistent)
 	newest := all[len(all)-1]

@@ -30,14 +30,17 @@ type Saved struct {
 	Data  int64 `json:"dataBytes"`
 }
 
+// Progress is told the place on the disk that was reached, and how many bytes of
+// data came until then.
+type Progress func(at, data int64)
+
 // ErrOutputExists: there is a file of that name, and it was left as it is.
 var ErrOutputExists = errors.New("exists already")
 
 // SaveImage writes the disk to a sparse file at path, of mode 0600. The file
 // appears under its name only when it is whole and durable; without replace an
 // existing one is ErrOutputExists, and with it, only a regular file is replaced.
-// progress is called with the place on the disk that was reached.
-func SaveImage(ctx context.Context, files durable.Files, disk DataReader, path string, replace bool, progress func(at int64)) (saved Saved, err error) {
+func SaveImage(ctx context.Context, files durable.Files, disk DataReader, path string, replace bool, progress Progress) (saved Saved, err error) {
 	if err := CheckOutput(path, replace); err != nil {
 		return Saved{}, err
 	}
@@ -103,15 +106,15 @@ func place(files durable.Files, temp, path string, replace bool) error {
 }
 
 // fill writes the data of the disk into the empty file and leaves out zeros.
-func fill(ctx context.Context, f *os.File, disk DataReader, progress func(at int64)) (Saved, error) {
-	saved := Saved{Bytes: disk.Size()}
+func fill(ctx context.Context, f *os.File, disk DataReader, progress Progress) (Saved, error) {
+	saved, received := Saved{Bytes: disk.Size()}, int64(0)
 	if err := f.Truncate(disk.Size()); err != nil {
 		return Saved{}, err
 	}
 	for {
 		off, data, err := disk.Next()
 		if errors.Is(err, io.EOF) {
-			progress(disk.Size())
+			progress(disk.Size(), received)
 			return saved, nil
 		}
 		if ctx.Err() != nil {
@@ -127,12 +130,13 @@ func fill(ctx context.Context, f *os.File, disk DataReader, progress func(at int
 			}
 			saved.Data += int64(n)
 		}
-		progress(off + int64(len(data)))
+		received += int64(len(data))
+		progress(off+int64(len(data)), received)
 	}
 }
 
 // StreamImage writes every byte of the disk to w, zeros too.
-func StreamImage(w io.Writer, disk DataReader, progress func(at int64)) (Saved, error) {
+func StreamImage(w io.Writer, disk DataReader, progress Progress) (Saved, error) {
 	saved, at := Saved{Bytes: disk.Size()}, int64(0)
 	for {
 		off, data, err := disk.Next()
@@ -151,7 +155,7 @@ func StreamImage(w io.Writer, disk DataReader, progress func(at int64)) (Saved, 
 			at += n
 		}
 		if end {
-			progress(at)
+			progress(at, saved.Data)
 			return saved, nil
 		}
 		if _, err := w.Write(data); err != nil {
@@ -159,7 +163,7 @@ func StreamImage(w io.Writer, disk DataReader, progress func(at int64)) (Saved, 
 		}
 		at += int64(len(data))
 		saved.Data += int64(len(data))
-		progress(at)
+		progress(at, saved.Data)
 	}
 }
 

@@ -62,13 +62,13 @@ func disk(err error) *runs {
 	}
 }
 
-func none(int64) {}
+func none(int64, int64) {}
 
 func TestSaveImage(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk.raw")
 	var reached int64
 	source := disk(io.EOF)
-	saved, err := SaveImage(t.Context(), durable.Files{}, source, path, false, func(at int64) { reached = at })
+	saved, err := SaveImage(t.Context(), durable.Files{}, source, path, false, func(at, _ int64) { reached = at })
 	must(t, err)
 	got, err := os.ReadFile(path)
 	must(t, err)

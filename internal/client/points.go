@@ -36,7 +36,9 @@ type PointQuery struct {
 // whether there are more than the limit.
 func (c *Client) Points(ctx context.Context, server string, q PointQuery) (points []Point, more bool, err error) {
 	points = []Point{}
-	in := &drsapi.DescribeRecoverySnapshotsInput{SourceServerID: &server, Order: types.RecoverySnapshotsOrderDesc}
+	in := &drsapi.DescribeRecoverySnapshotsInput{
+		SourceServerID: &server, Order: types.RecoverySnapshotsOrderDesc, MaxResults: aws.Int32(maxPage),
+	}
 	if q.Limit > 0 {
 		in.MaxResults = aws.Int32(int32(min(q.Limit, maxPage)))
 	}

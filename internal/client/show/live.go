@@ -50,9 +50,9 @@ func (l *Live) Back() {
 	fmt.Fprintln(l.W, "The server answers again.")
 }
 
-// Transfer shows how far a transfer of size bytes is, on a terminal only. The
-// caller says how often.
-func (l *Live) Transfer(at, size int64, took time.Duration) {
+// Transfer shows that a transfer of a disk of size bytes has reached the byte at
+// and brought so much data, on a terminal only. The caller says how often.
+func (l *Live) Transfer(at, size, data int64, took time.Duration) {
 	part := 1.0
 	if size > 0 {
 		part = float64(at) / float64(size)
@@ -61,7 +61,7 @@ func (l *Live) Transfer(at, size int64, took time.Duration) {
 	full := int(part * width)
 	rate := int64(0)
 	if took > 0 {
-		rate = int64(float64(at) / took.Seconds())
+		rate = int64(float64(data) / took.Seconds())
 	}
 	left := ""
 	if part > 0.01 && part < 1 {

@@ -141,7 +141,7 @@ func TestLive(t *testing.T) {
 		l.Away(errors.New("no route"))
 		l.Back()
 		l.Line(client.LogLine{Time: now, Event: "LAUNCH_START", Server: "s-1", Hostname: "db1"})
-		l.Transfer(512<<20, 1<<30, 2*time.Second)
+		l.Transfer(512<<20, 1<<30, 256<<20, 2*time.Second)
 		job.Status = "COMPLETED"
 		l.Progress(job)
 		l.End()
@@ -150,7 +150,7 @@ func TestLive(t *testing.T) {
 			"The server does not answer. Its jobs go on when it is back; still trying. (no route)\n" +
 			"The server answers again.\n" +
 			"14:30:00  db1: starting the machine\n" +
-			"{- [###############...............]  50 % of 1.0 GiB, 256 MiB/s, 2 s left}"
+			"{- [###############...............]  50 % of 1.0 GiB, 128 MiB/s, 2 s left}"
 		if terminal {
 			want = strings.NewReplacer("{", clearLine, "}", clearLine).Replace(want)
 		} else {
