@@ -63,13 +63,13 @@ func TestServerKilledDuringRecovery(t *testing.T) {
 func (in *installation) machines(t *testing.T) []string {
 	t.Helper()
 	var ids []string
-	entries, err := os.ReadDir(filepath.Join(in.dir, "instances"))
+	dirs, err := filepath.Glob(filepath.Join(in.dir, "instances", "i-*"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range entries {
-		if len(in.pids(e.Name())) > 0 {
-			ids = append(ids, e.Name())
+	for _, dir := range dirs {
+		if id := filepath.Base(dir); len(in.pids(id)) > 0 {
+			ids = append(ids, id)
 		}
 	}
 	return ids

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -111,8 +112,12 @@ func probeKVM(ctx context.Context, program string) accelerator {
 	return emulation(err.Error())
 }
 
-// runProbe boots bootSector and returns nil when it reported.
+// runProbe boots bootSector and returns nil when it reported. A probe does not
+// outlive this process, which may be killed while one hangs: the kernel ends it
+// with the thread that started it, so that thread is kept.
 func runProbe(ctx context.Context, program string, accel accelerator, limit time.Duration) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	dir, err := os.MkdirTemp("", "lifeboat-probe-")
 	if err != nil {
 		return err
@@ -130,7 +135,7 @@ func runProbe(ctx context.Context, program string, accel accelerator, limit time
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-drive", "file=disk,format=raw,if=virtio,readonly=on", "-device", "isa-debug-exit,iobase=0xf4,iosize=4")
 	cmd.Dir, cmd.Stderr = dir, &output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = killTime
 	if err := cmd.Start(); err != nil {
 		return err

@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lifeboat/internal/drs"
@@ -53,8 +54,8 @@ type Driver struct {
 	ctx  context.Context // the driver's own life, from New to Close
 	work sync.WaitGroup  // the probe and the watchers
 
-	probed chan struct{} // closed when accel is known
-	accel  accelerator
+	probed chan struct{} // closed when accel is set for the first time
+	accel  atomic.Pointer[accelerator]
 
 	mu        sync.Mutex
 	instances map[drs.RecoveryInstanceID]*instance // one for each ID ever asked about
@@ -95,16 +96,7 @@ func New(cfg Config) (*Driver, error) {
 	}
 	d := &Driver{cfg: cfg, probed: make(chan struct{}), instances: map[drs.RecoveryInstanceID]*instance{}}
 	d.ctx, d.stop = context.WithCancel(context.Background())
-	d.work.Go(func() {
-		defer close(d.probed)
-		if cfg.Emulate {
-			d.accel = emulation("it is switched off")
-			d.accel.note = ""
-			return
-		}
-		d.accel = probeKVM(d.ctx, cfg.Program)
-		cfg.Log.Info("accelerator probed", "accelerator", d.accel.name, "note", d.accel.note)
-	})
+	d.work.Go(d.findAccelerator)
 	return d, nil
 }
 
@@ -177,7 +169,7 @@ func (d *Driver) Accelerator(ctx context.Context) (name, note string, err error)
 func (d *Driver) accelerator(ctx context.Context) (accelerator, error) {
 	select {
 	case <-d.probed:
-		return d.accel, nil
+		return *d.accel.Load(), nil
 	case <-ctx.Done():
 		return accelerator{}, ctx.Err()
 	}
