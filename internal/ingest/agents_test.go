@@ -99,7 +99,7 @@ func TestRegistrationOfUninitializedAccount(t *testing.T) {
 	handler.Register = func(context.Context, drs.Account, replication.Registration) (drs.SourceServerID, error) {
 		return "", drs.Uninitialized()
 	}
-	r.api.Handler = handler
+	r.register(handler)
 	refusedWith(t, r.config(t.TempDir(), image(t, 4<<20, seed(t))), "not initialized", "InitializeService")
 }
 
@@ -453,4 +453,22 @@ func TestServerThatMayNotReplicate(t *testing.T) {
 	r := newRig(t, nil)
 	r.catalog.refusal = drs.Conflict(drs.TypeSourceServer, string(someServer), "Replication of the server is stopped. Call StartReplication first.")
 	refusedWith(t, r.config(t.TempDir(), image(t, 4<<20, seed(t))), "StartReplication")
+}
+
+// A server that moved to another port is found again.
+func TestServerMoves(t *testing.T) {
+	r := newRig(t, nil)
+	disk := image(t, 4<<20, seed(t))
+	r.direct()
+	a := runAgent(r.config(t.TempDir(), disk))
+	defer a.stop(t)
+	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })
+	server, old := r.only(), r.backend
+	r.stop()
+	r.start()
+	if r.backend == old {
+		t.Fatal("the server did not move")
+	}
+	r.direct()
+	wantContent(t, r.vault, r.takePoint(server), disk)
 }

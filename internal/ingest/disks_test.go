@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -123,5 +124,44 @@ func TestTwoDisks(t *testing.T) {
 		if got := content(t, r.vault, server, p.ID, i); string(got) != string(want) {
 			t.Errorf("disk %d differs", i)
 		}
+	}
+}
+
+// A block device, read around the page cache.
+func TestBlockDevice(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("loop devices need root")
+	}
+	back := image(t, 8<<20, seed(t))
+	out, err := exec.Command("losetup", "--find", "--show", back).Output()
+	if err != nil {
+		t.Skipf("no loop device here: %v", err)
+	}
+	loop := strings.TrimSpace(string(out))
+	defer exec.Command("losetup", "--detach", loop).Run()
+
+	r := newRig(t, nil)
+	a := runAgent(r.config(t.TempDir(), loop))
+	defer a.stop(t)
+	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })
+	server := r.only()
+	f, err := os.OpenFile(loop, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("through the device"), 5<<20+7); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	p := r.takePoint(server)
+	wantContent(t, r.vault, p, loop)
+	if got := content(t, r.vault, server, p.ID, 0); string(got[5<<20+7:5<<20+25]) != "through the device" {
+		t.Error("the write is not in the point")
+	}
+	// This machine is the source now, with all that it is.
+	if props := r.catalog.props[server]; props.Cores() < 1 || len(props.OS) < len("linux x") || props.BootMode == drs.BootUnknown {
+		t.Errorf("inventory %+v", props)
 	}
 }

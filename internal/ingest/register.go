@@ -13,7 +13,8 @@ import (
 	"lifeboat/internal/replication"
 )
 
-// Registrar answers the registration of agents, POST replication.RegisterPath.
+// Registrar answers the registration of agents, POST replication.RegisterPath,
+// and with GET where they replicate to.
 // All fields but Logger must be set.
 type Registrar struct {
 	// CheckToken returns the account that an install token registers to. Its
@@ -41,6 +42,11 @@ const (
 )
 
 func (g Registrar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet {
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(replication.Whereabouts{ReplicationAddress: g.Address})
+		return
+	}
 	reply, refusal := g.register(r)
 	w.Header().Set("Content-Type", "application/json")
 	if refusal != nil {

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -130,6 +131,7 @@ type rig struct {
 	proxy     *proxy // what agents connect to
 	api       *http.Server
 	apiAddr   string
+	registrar atomic.Pointer[http.Handler]
 	backend   string // address of the server itself
 	stop      func()
 	log       *slog.Logger
@@ -243,13 +245,18 @@ func (r *rig) start() {
 	if r.api == nil {
 		api := listen(r.t)
 		r.apiAddr = api.Addr().String()
-		r.api = &http.Server{Handler: registrar(r.authority, r.vault, r.proxy.address()), ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug)}
+		r.register(registrar(r.authority, r.vault, r.proxy.address()))
+		handle := func(w http.ResponseWriter, q *http.Request) { (*r.registrar.Load()).ServeHTTP(w, q) }
+		r.api = &http.Server{Handler: http.HandlerFunc(handle), ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug)}
 		go r.api.Serve(tls.NewListener(api, &tls.Config{Certificates: []tls.Certificate{r.cert}}))
 	}
 }
 
 // direct makes agents that register from now on replicate without the proxy.
-func (r *rig) direct() { r.api.Handler = registrar(r.authority, r.vault, r.backend) }
+func (r *rig) direct() { r.register(registrar(r.authority, r.vault, r.backend)) }
+
+// register changes what answers registrations.
+func (r *rig) register(h http.Handler) { r.registrar.Store(&h) }
 
 const goodToken = "good token"
 

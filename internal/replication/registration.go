@@ -33,6 +33,12 @@ type Registered struct {
 	ReplicationAddress string `json:"replicationAddress"`
 }
 
+// Whereabouts is the reply to GET RegisterPath: where agents replicate to now. It
+// needs no credentials, and tells nothing that a port scan would not.
+type Whereabouts struct {
+	ReplicationAddress string `json:"replicationAddress"`
+}
+
 // RegistrationError is the body of a refusal.
 type RegistrationError struct {
 	Code    string `json:"code"`

@@ -163,6 +163,8 @@ func (a *agent) replicate(ctx context.Context) error {
 		}
 		if welcomed {
 			pause = reconnectFirst
+		} else {
+			a.whereabouts(ctx)
 		}
 		wait := jitter(pause)
 		a.log.Warn("replication interrupted", "err", err, "retry_in", wait.Round(time.Millisecond))

@@ -73,8 +73,8 @@ func (c *cutter) pass(ctx context.Context) (result passResult, err error) {
 func (c *cutter) pack(ctx context.Context, items chan<- item, disk int, chunk blocktrack.Chunk) error {
 	it := item{disk: disk, chunk: chunk.Index, blocks: chunk.Blocks, digest: chunk.Digest, zero: chunk.Raw == nil}
 	if !it.zero {
-		// A long queue means that the line is what limits: then smaller is faster.
-		fast := c.bulk && len(items) < queued/2
+		// Where the line is what limits, smaller is faster.
+		fast := c.bulk && !(len(items) > queued/2 && c.ship.held())
 		it.codec, it.packed, it.buf = c.packer.pack(chunk.Raw, fast)
 	}
 	select {

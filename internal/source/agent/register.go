@@ -109,6 +109,40 @@ func (a *agent) client() (*http.Client, error) {
 	}, nil
 }
 
+// whereabouts asks the API where agents replicate to now, for the case that the
+// server has moved since the registration. Without an answer the address stays.
+func (a *agent) whereabouts(ctx context.Context) {
+	server, err := url.Parse(a.cfg.Server)
+	if err != nil || server.Scheme != "https" || server.Host == "" {
+		return
+	}
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: a.id.pool},
+		Proxy:             http.ProxyFromEnvironment,
+		DisableKeepAlives: true,
+	}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.JoinPath(replication.RegisterPath).String(), nil)
+	if err != nil {
+		return
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		a.log.Debug("ask for the replication address", "err", err)
+		return
+	}
+	defer response.Body.Close()
+	var now replication.Whereabouts
+	err = json.NewDecoder(io.LimitReader(response.Body, replication.MaxText)).Decode(&now)
+	if err != nil || response.StatusCode != http.StatusOK || now.ReplicationAddress == "" {
+		a.log.Debug("ask for the replication address", "status", response.Status, "err", err)
+		return
+	}
+	if address := replication.CompleteAddress(now.ReplicationAddress, server.Hostname()); address != a.id.ReplicationAddress {
+		a.log.Info("the server replicates at another address now", "from", a.id.ReplicationAddress, "to", address)
+		a.id.ReplicationAddress = address
+	}
+}
+
 func newKey() (keyPEM, csrPEM string, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
