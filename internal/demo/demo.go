@@ -39,6 +39,9 @@ const (
 	wantOrders = 20
 	// Points to wait for, so that replication is seen to go on after the first sync.
 	wantPoints = 2
+	// Orders to let in after that, so that the machine does not die at a moment of
+	// our choosing.
+	ordersAfterPoint = 4
 
 	// These only end a demo that hangs; on two cores everything takes a minute or two.
 	bootLimit     = 4 * time.Minute

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -82,12 +83,15 @@ func (s *stage) protect(ctx context.Context) (protection, error) {
 			return p, fmt.Errorf("%w: %d orders, %d recovery points that may be booted from", err, confirmed, p.points)
 		}
 	}
-	if server, err := s.sourceServer(ctx); err == nil && server != nil {
-		p.read(server.DataReplicationInfo)
+	// Disasters do not wait for a recovery point: a few orders come after the last.
+	for confirmed := s.source.Console.LastDurable(); s.source.Console.LastDurable() < confirmed+ordersAfterPoint; {
+		if err := s.waitABit(ctx); err != nil {
+			return p, err
+		}
 	}
 	p.sent = bytesWritten(s.agent.PID())
 	p.stored = sizeBelow(filepath.Join(s.Data(), "vault"))
-	done("%d orders confirmed, %d recovery points, the last at %s", s.source.Console.LastDurable(), p.points, clock(p.lastPoint))
+	done("%d orders confirmed so far, %d recovery points to choose from", s.source.Console.LastDurable(), p.points)
 	return p, nil
 }
 
@@ -101,7 +105,7 @@ func (s *stage) waitABit(ctx context.Context) error {
 		return fmt.Errorf("the shop's machine ended by itself; its last words:\n%s", s.source.Console.Tail(10))
 	default:
 	}
-	return rig.Pause(ctx, 200*time.Millisecond)
+	return rig.Pause(ctx, 100*time.Millisecond)
 }
 
 func (s *stage) sourceServer(ctx context.Context) (*types.SourceServer, error) {
@@ -161,7 +165,7 @@ func confirmedBefore(console *guest.Console, moment time.Time) int {
 			break
 		}
 		if groups := guest.OrderDurable.FindStringSubmatch(line.Text); groups != nil {
-			fmt.Sscan(groups[1], &n) // digits, by the pattern
+			n, _ = strconv.Atoi(groups[1]) // digits, by the pattern
 		}
 	}
 	return n
@@ -186,11 +190,10 @@ func bytesWritten(pid int) int64 {
 func sizeBelow(dir string) int64 {
 	var total int64
 	_ = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return nil // a temporary file that is gone again
-		}
-		if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
-			total += info.Size()
+		if err == nil && entry.Type().IsRegular() { // temporary files may be gone again
+			if info, err := entry.Info(); err == nil {
+				total += info.Size()
+			}
 		}
 		return nil
 	})

@@ -80,7 +80,7 @@ func (s *stage) launched(ctx context.Context, r *recovered) error {
 		for _, item := range log.Items[min(seen, len(log.Items)):] {
 			why := ""
 			if item.EventData != nil && aws.ToString(item.EventData.RawError) != "" {
-				why = ": " + aws.ToString(item.EventData.RawError)
+				why = " (" + aws.ToString(item.EventData.RawError) + ")"
 			}
 			s.say("    %s%s", strings.ToLower(strings.ReplaceAll(string(item.Event), "_", " ")), why)
 		}

@@ -27,8 +27,12 @@ func (s *stage) report(p protection, d disaster) error {
 	s.detail("StartRecovery to first instruction", "%s", seconds(r.firstInstruction.Sub(r.asked)))
 	s.detail("StartRecovery to orders checked", "%s", seconds(r.checked.Sub(r.asked)))
 	s.detail("StartRecovery to workload running", "%s (processor emulated: that is most of it)", seconds(r.running.Sub(r.asked)))
+	err := verdict(r, d, promised)
+	if err == nil {
+		s.heading("The machine is back: every order it had confirmed before the recovery point is there, and it takes new ones.")
+	}
 	fmt.Fprintln(s.out)
-	return verdict(r, d, promised)
+	return err
 }
 
 // verdict is nil when the recovered machine kept every promise.

@@ -46,7 +46,7 @@ func (t *timeline) heading(text string) {
 func (t *timeline) detail(name, format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fmt.Fprintf(t.out, "  %-34s %s\n", name, fmt.Sprintf(format, args...))
+	fmt.Fprintf(t.out, "  %-38s %s\n", name, fmt.Sprintf(format, args...))
 }
 
 // progress begins a step. The returned function ends it with its outcome.
