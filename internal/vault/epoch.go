@@ -34,9 +34,6 @@ type Epoch struct {
 // maxExtents closes a segment whose index grows faster than its frames.
 const maxExtents = 1 << 16
 
-// smallBuffer is what an epoch begins with; most need no more.
-const smallBuffer = 256 << 10
-
 // Append adds a frame. It copies the payload; a full segment is written out while
 // the caller goes on. Frames and zeros added later hide those added before. An error
 // about the frame itself leaves the epoch as it was; any other ends it.
@@ -59,7 +56,7 @@ func (e *Epoch) Append(f Frame) error {
 	}
 	b := e.open()
 	if b.Room() < len(f.Payload)+64 {
-		b.Move(e.w.b.v.buffer())
+		e.w.b.v.buffers.recycle(b.Move(e.w.b.v.buffers.grown()))
 	}
 	b.Frame(uint32(f.Volume), e.runs, f.Codec, f.RawLen, f.Payload, f.Digest)
 	return e.closeFull()
@@ -95,7 +92,7 @@ func (e *Epoch) volume(id VolumeID) (Volume, error) {
 func (e *Epoch) open() *segment.Builder {
 	if e.builder == nil {
 		e.seq++
-		e.builder = segment.NewBuilder(e.w.header(e.seq), e.w.b.key, make([]byte, 0, smallBuffer))
+		e.builder = segment.NewBuilder(e.w.header(e.seq), e.w.b.key, e.w.b.v.buffers.begin())
 	}
 	return e.builder
 }
@@ -120,7 +117,7 @@ func (e *Epoch) upload(s segment.Sealed) error {
 	v, name := e.w.b.v, segmentName(e.w.b.server, s.Header.ID)
 	return e.uploads.start(v.uploads, func(ctx context.Context) error {
 		err := v.store.PutIfAbsent(ctx, name, s.Bytes)
-		v.recycle(s.Bytes)
+		v.buffers.recycle(s.Bytes)
 		if errors.Is(err, blob.ErrExists) {
 			return nil // the name is random: it was this very put, repeated below us
 		}
@@ -218,7 +215,7 @@ func (e *Epoch) commit(ctx context.Context, point *drs.RecoveryPoint) (*state, e
 	}
 	st, err := b.commit(ctx, e.st, e.edits, body, inline)
 	if inline != nil {
-		b.v.recycle(inline)
+		b.v.buffers.recycle(inline)
 	}
 	return st, err
 }

@@ -37,22 +37,39 @@ func (u *uploadList) wait() error {
 	return nil
 }
 
-// buffer returns an empty buffer with room for a full segment.
-func (v *Vault) buffer() []byte {
-	if b, ok := v.buffers.Get().(*[]byte); ok {
+// smallBuffer is what an epoch begins with; most need no more.
+const smallBuffer = 256 << 10
+
+// buffers are empty byte slices of two sizes, used again and again.
+type buffers struct {
+	full         int // bytes
+	small, large sync.Pool
+}
+
+// begin returns a buffer for a segment that may stay small.
+func (p *buffers) begin() []byte { return get(&p.small, smallBuffer) }
+
+// grown returns a buffer with room for a full segment.
+func (p *buffers) grown() []byte { return get(&p.large, p.full) }
+
+func get(p *sync.Pool, size int) []byte {
+	if b, ok := p.Get().(*[]byte); ok {
 		return (*b)[:0]
 	}
-	return make([]byte, 0, v.fullBuffer())
+	return make([]byte, 0, size)
 }
 
 // recycle takes back a buffer that nobody uses any more.
-func (v *Vault) recycle(b []byte) {
-	if cap(b) >= v.fullBuffer() {
-		b = b[:0]
-		v.buffers.Put(&b)
+func (p *buffers) recycle(b []byte) {
+	b = b[:0]
+	switch {
+	case cap(b) >= p.full:
+		p.large.Put(&b)
+	case cap(b) >= smallBuffer:
+		p.small.Put(&b)
 	}
 }
 
 // fullBuffer has room for the frames of a full segment, the last of which may
 // reach beyond its size, and for an index of usual size.
-func (v *Vault) fullBuffer() int { return v.limits.segmentBytes + 2*MaxPayload + 256<<10 }
+func (l limits) fullBuffer() int { return l.segmentBytes + 2*MaxPayload + 256<<10 }

@@ -56,7 +56,7 @@ type Vault struct {
 	limits limits
 
 	uploads chan struct{} // a token per segment under way
-	buffers sync.Pool     // *[]byte with room for a full segment
+	buffers buffers
 	frames  *cache[frameKey, []byte]
 	indexes *cache[segment.ID, *segment.Index]
 
@@ -144,6 +144,7 @@ func Open(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options) (
 	v := &Vault{
 		store: store, keys: keys, log: opt.Logger, id: r.id, cipher: r.cipher, limits: opt.limits,
 		uploads:  make(chan struct{}, uploads),
+		buffers:  buffers{full: opt.limits.fullBuffer()},
 		frames:   newCache[frameKey, []byte](opt.CacheBytes),
 		indexes:  newCache[segment.ID, *segment.Index](max(opt.CacheBytes/4, 1<<20)),
 		dataKeys: map[drs.SourceServerID]seal.Key{},
