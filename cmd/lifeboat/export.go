@@ -85,7 +85,7 @@ func (v *exportCommand) transfer(ctx context.Context, c *client.Client, s client
 	if err != nil {
 		return saved, err
 	}
-	defer disk.Close() // everything of it was read, or an error says why not
+	defer func() { err = errors.Join(err, disk.Close()) }()
 
 	bar, began, drawn := live(), time.Now(), time.Time{}
 	defer bar.End()

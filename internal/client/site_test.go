@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"io"
-	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -63,7 +61,7 @@ func newSite(t *testing.T) *site {
 		}
 		s.mux.ServeHTTP(w, r)
 	}))
-	s.server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	s.server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
 	s.server.StartTLS()
 	t.Cleanup(s.server.Close)

@@ -78,7 +78,7 @@ func copyData(ctx context.Context, out *diskstream.Writer, disk Disk) (sent int6
 		cancel()
 	}
 	planErr := work.Wait()
-	reads.Wait()
+	_ = reads.Wait() // what went wrong is in the chunks
 	if err == nil {
 		err = planErr // when a read or the client failed first, the plan was only stopped
 	}

@@ -70,7 +70,7 @@ func path(server drs.SourceServerID, point drs.RecoverySnapshotID, disk any) str
 }
 
 // get asks for a disk as a client that decompresses itself.
-func get(t *testing.T, url, encoding string) *http.Response {
+func get(t *testing.T, url, encoding string) reply {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	must(t, err)
@@ -78,7 +78,13 @@ func get(t *testing.T, url, encoding string) *http.Response {
 	answer, err := http.DefaultClient.Do(r)
 	must(t, err)
 	t.Cleanup(func() { answer.Body.Close() })
-	return answer
+	return reply{answer.StatusCode, answer.Header, answer.Body}
+}
+
+type reply struct {
+	status int
+	header http.Header
+	body   io.ReadCloser // closed when the test ends
 }
 
 // receive decodes a stream into a whole disk and the number of data bytes sent.
@@ -163,11 +169,11 @@ func TestExportIsByteIdentical(t *testing.T) {
 		for disk := range 2 {
 			for _, encoding := range []string{"identity", "gzip, zstd;q=0.5"} {
 				answer := get(t, site.URL+path(server, point, disk), encoding)
-				if answer.StatusCode != http.StatusOK || answer.Header.Get("Content-Type") != diskstream.MediaType {
-					t.Fatalf("point %d disk %d: %s %v", n, disk, answer.Status, answer.Header)
+				if answer.status != http.StatusOK || answer.header.Get("Content-Type") != diskstream.MediaType {
+					t.Fatalf("point %d disk %d: %d %v", n, disk, answer.status, answer.header)
 				}
-				var body io.Reader = answer.Body
-				if compressed := answer.Header.Get("Content-Encoding") == "zstd"; compressed != strings.Contains(encoding, "zstd") {
+				var body io.Reader = answer.body
+				if compressed := answer.header.Get("Content-Encoding") == "zstd"; compressed != strings.Contains(encoding, "zstd") {
 					t.Fatalf("asked for %q, compressed is %v", encoding, compressed)
 				} else if compressed {
 					decoder, err := zstd.NewReader(body)
@@ -216,9 +222,9 @@ func TestRefusals(t *testing.T) {
 			site := serve(t, FromVault(v), owner{home, server}, c.account)
 			answer := get(t, site.URL+c.target, "identity")
 			var body struct{ Message string }
-			must(t, json.NewDecoder(answer.Body).Decode(&body))
-			if answer.StatusCode != c.status || answer.Header.Get("X-Amzn-Errortype") != c.kind || !strings.Contains(body.Message, c.word) {
-				t.Errorf("got %d %s %q, want %d %s with %q", answer.StatusCode, answer.Header.Get("X-Amzn-Errortype"), body.Message, c.status, c.kind, c.word)
+			must(t, json.NewDecoder(answer.body).Decode(&body))
+			if answer.status != c.status || answer.header.Get("X-Amzn-Errortype") != c.kind || !strings.Contains(body.Message, c.word) {
+				t.Errorf("got %d %s %q, want %d %s with %q", answer.status, answer.header.Get("X-Amzn-Errortype"), body.Message, c.status, c.kind, c.word)
 			}
 		})
 	}
@@ -257,7 +263,7 @@ func TestDamageIsTold(t *testing.T) {
 	for _, encoding := range []string{"identity", "zstd"} {
 		disk.closed = make(chan struct{})
 		answer := get(t, site.URL+path(server, drs.NewRecoverySnapshotID(), 0), encoding)
-		var body io.Reader = answer.Body
+		var body io.Reader = answer.body
 		if encoding == "zstd" {
 			decoder, err := zstd.NewReader(body)
 			must(t, err)
@@ -282,7 +288,7 @@ func TestClientThatLeaves(t *testing.T) {
 	var before, during runtime.MemStats
 	runtime.ReadMemStats(&before)
 	answer := get(t, site.URL+path(server, drs.NewRecoverySnapshotID(), 0), "identity")
-	r, err := diskstream.NewReader(answer.Body)
+	r, err := diskstream.NewReader(answer.body)
 	must(t, err)
 	for range 100 {
 		_, _, err := r.Next()
@@ -293,14 +299,21 @@ func TestClientThatLeaves(t *testing.T) {
 	if grown := int64(during.HeapAlloc) - int64(before.HeapAlloc); grown > 64<<20 {
 		t.Errorf("an export of 1 TiB holds %d MiB", grown>>20)
 	}
-	answer.Body.Close()
+	answer.body.Close()
 	<-disk.closed
 }
 
 // TestPlanMergesSmallHoles holds what is read against what is there.
 func TestPlanMergesSmallHoles(t *testing.T) {
 	const k = 1 << 10
-	disk := spans{{0, 4 * k, true}, {4 * k, 8 * k, false}, {12 * k, 16 * k, true}, {28 * k, 4 * k, false}, {32 * k, 100 * k, true}, {132 * k, 3 << 20, false}}
+	var disk spans
+	for n, length := range []int64{4 * k, 8 * k, 16 * k, 4 * k, 100 * k, 3 << 20} { // hole, data, hole, …
+		at := int64(0)
+		if n > 0 {
+			at = disk.Size()
+		}
+		disk = append(disk, vault.Span{Offset: at, Length: length, Hole: n%2 == 0})
+	}
 	var got strings.Builder
 	must(t, plan(t.Context(), disk, func(off, n int64) error {
 		fmt.Fprintf(&got, "%d+%d ", off/k, n/k)
