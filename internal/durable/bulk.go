@@ -39,7 +39,10 @@ func (fl Files) WriteBulk(op string, f *os.File, parts ...[]byte) error {
 	})
 }
 
-func aligned(b []byte) bool { return uintptr(unsafe.Pointer(unsafe.SliceData(b)))%bulkAlign == 0 }
+func aligned(b []byte) bool {
+	address := uintptr(unsafe.Pointer(unsafe.SliceData(b))) //nolint:gosec // only looked at
+	return address%bulkAlign == 0
+}
 
 func setDirect(f *os.File, on bool) bool {
 	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)

@@ -210,7 +210,7 @@ func (b *branch) replay(ctx context.Context, st *state, last uint64) (*state, er
 				return nil
 			})
 		}
-		g.Wait()
+		_ = g.Wait() // each has its own error
 		for i := range n {
 			err := errs[i]
 			if errors.Is(err, blob.ErrAbsent) {
@@ -239,10 +239,7 @@ func (b *branch) endsDropped(ctx context.Context, last uint64) (bool, error) {
 		return false, err
 	}
 	edits, err := decodeEdits(env.Body)
-	if err != nil {
-		return false, nil
-	}
-	return slices.ContainsFunc(edits, func(e edit) bool { return e.kind() == kindDropped }), nil
+	return err == nil && slices.ContainsFunc(edits, func(e edit) bool { return e.kind() == kindDropped }), nil
 }
 
 // pointsAfter names the points that manifests after number made, as far as a

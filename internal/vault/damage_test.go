@@ -305,7 +305,7 @@ func TestDamagedFrameHurtsOnlyItself(t *testing.T) {
 			if !errors.As(err, &corrupt) || corrupt.Offset != 168+2*(vault.ChunkSize+16) {
 				t.Errorf("damaged frame: got %v, want a CorruptError with its offset", err)
 			}
-		} else if err != nil && err != io.EOF || firstDifference(p, blocks(uint64(i), 16)) >= 0 {
+		} else if err != nil && !errors.Is(err, io.EOF) || firstDifference(p, blocks(uint64(i), 16)) >= 0 {
 			t.Errorf("frame %d beside a damaged one: %v, or wrong", i, err)
 		}
 	}

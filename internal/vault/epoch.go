@@ -241,7 +241,7 @@ func (e *Epoch) stop(why error) {
 		e.done = fmt.Errorf("epoch: %w", why)
 	}
 	e.builder = nil
-	e.uploads.wait()
+	_ = e.uploads.wait() // nobody needs them any more
 }
 
 func newSegmentHeader(c seal.Cipher, server drs.SourceServerID, branch string, seq uint64) segment.Header {

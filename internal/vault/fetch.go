@@ -109,7 +109,7 @@ func (m *Image) fetch(ctx context.Context, pieces []piece) {
 			return nil
 		})
 	}
-	g.Wait()
+	_ = g.Wait() // the entries have the errors
 }
 
 func (p *piece) begin() int64 { return p.ix.Frames[p.frame].Offset }

@@ -190,13 +190,12 @@ func (v *Vault) dropBranch(ctx context.Context, server drs.SourceServerID, name 
 	// The last manifest fences writers, and says after a crash what was going on.
 	st, err := b.current(ctx)
 	absent := errors.Is(err, ErrAbsent)
+	if err == nil {
+		end := []edit{droppedEdit{}}
+		_, err = b.commit(ctx, st, end, putEdits(end), nil)
+	}
 	if err != nil && !absent {
 		return err
-	}
-	if !absent {
-		if st, err = b.commit(ctx, st, []edit{droppedEdit{}}, putEdits([]edit{droppedEdit{}}), nil); err != nil {
-			return err
-		}
 	}
 	names, err := v.store.List(ctx, branchFolder(server, name))
 	if err != nil {

@@ -23,7 +23,7 @@ type Image struct {
 	volumes []Volume
 	readers map[VolumeID]*VolumeReader
 
-	ctx    context.Context // ends at Close; the scope of reads and read-ahead
+	ctx    context.Context //nolint:containedctx // ends at Close: the scope of reads and read-ahead
 	cancel context.CancelCauseFunc
 	ahead  chan struct{} // a token per read-ahead under way
 

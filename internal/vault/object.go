@@ -19,7 +19,7 @@ const firstRead = 8 << 10
 func readEnvelope(ctx context.Context, store blob.Store, name string, kind envelope.Kind, key seal.Key) (*envelope.Envelope, error) {
 	b := make([]byte, firstRead)
 	n, err := store.ReadAt(ctx, name, b, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	b = b[:n]
@@ -65,7 +65,7 @@ func readFull(ctx context.Context, store blob.Store, name string, p []byte, off 
 		return nil
 	case errors.Is(err, blob.ErrAbsent):
 		return &CorruptError{Object: name, Reason: "absent, although it is needed"}
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return &CorruptError{Object: name, Offset: off + int64(n), Reason: "truncated"}
 	case err == nil:
 		return fmt.Errorf("read %s at %d: %w", name, off, io.ErrNoProgress)

@@ -7,7 +7,7 @@ import (
 
 // uploadList is the segments of one epoch on their way to the store.
 type uploadList struct {
-	ctx    context.Context // the epoch's; ends with the first failure
+	ctx    context.Context //nolint:containedctx // the epoch's, from Begin; ends with the first failure
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 }

@@ -60,7 +60,7 @@ type Vault struct {
 	frames  *cache[frameKey, []byte]
 	indexes *cache[segment.ID, *segment.Index]
 
-	ctx    context.Context // ends at Close; the scope of the background tasks
+	ctx    context.Context //nolint:containedctx // ends at Close: the scope of the background tasks
 	cancel context.CancelFunc
 	tasks  taskList
 

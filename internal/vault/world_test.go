@@ -3,6 +3,7 @@ package vault_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -132,7 +133,7 @@ func (d *disk) check(t failer, m *vault.Image, id vault.VolumeID) {
 	}
 	got := make([]byte, d.size+1)
 	n, err := r.ReadAt(got, 0)
-	if err != io.EOF || int64(n) != d.size {
+	if !errors.Is(err, io.EOF) || int64(n) != d.size {
 		t.Fatalf("read volume %d: %d bytes, %v; want %d and EOF", id, n, err, d.size)
 	}
 	if i := firstDifference(got[:n], d.data[:d.size]); i >= 0 {

@@ -156,15 +156,16 @@ func (d *Dir) put(name string, parts [][]byte) (err error) {
 		}
 		d.unsettle(folder)
 	}
-	exists := errors.Is(err, fs.ErrExist)
-	if err != nil && !exists {
-		return err
+	linked := err
+	if linked != nil && !errors.Is(linked, fs.ErrExist) {
+		return linked
 	}
+	// Also what was there before us must be durable when we speak of it.
 	if err := d.syncFolder("put: sync directory", folder); err != nil {
 		d.unsettle(folder)
 		return err
 	}
-	if exists {
+	if linked != nil {
 		return ErrExists
 	}
 	return nil
@@ -224,7 +225,7 @@ func (d *Dir) ReadAt(ctx context.Context, name string, p []byte, off int64) (int
 	}
 	defer f.Close()
 	n, err := f.ReadAt(p, off)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return n, fmt.Errorf("read %s at %d: %w", name, off, err)
 	}
 	return n, err
@@ -288,15 +289,16 @@ func (d *Dir) List(ctx context.Context, folder string) ([]string, error) {
 
 // holdsObject tells whether any file lies below dir: a crash can leave folders empty.
 func (d *Dir) holdsObject(dir string) bool {
-	found := false
-	filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
-		if err != nil || !e.IsDir() {
-			found = true // an unreadable folder is shown, and fails when it is read
-			return fs.SkipAll
+	errFound := errors.New("found")
+	return filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil { // an unreadable folder is shown, and fails when it is read
+			return err
+		}
+		if !e.IsDir() {
+			return errFound
 		}
 		return nil
-	})
-	return found
+	}) != nil
 }
 
 // Delete implements Store.
@@ -349,7 +351,9 @@ func CheckName(name string) error {
 			return fmt.Errorf("object name %q: a part is empty, too long or begins with a dot", name)
 		}
 		for _, c := range []byte(part) {
-			if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.') {
+			switch {
+			case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
+			default:
 				return fmt.Errorf("object name %q: character %q is not allowed", name, c)
 			}
 		}

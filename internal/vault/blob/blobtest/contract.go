@@ -44,7 +44,7 @@ func get(t *testing.T, s blob.Store, name string) []byte {
 		t.Fatal(err)
 	}
 	b := make([]byte, size)
-	if n, err := s.ReadAt(t.Context(), name, b, 0); n != len(b) || err != nil && err != io.EOF {
+	if n, err := s.ReadAt(t.Context(), name, b, 0); n != len(b) || err != nil && !errors.Is(err, io.EOF) {
 		t.Fatalf("ReadAt %s: %d bytes, %v; want %d", name, n, err, size)
 	}
 	return b
@@ -95,7 +95,7 @@ func readRanges(t *testing.T, s blob.Store) {
 	}{{0, 4, "0123", false}, {3, 5, "34567", false}, {8, 5, "89", true}, {10, 1, "", true}, {99, 1, "", true}} {
 		p := make([]byte, c.n)
 		n, err := s.ReadAt(t.Context(), "r", p, c.off)
-		if string(p[:n]) != c.want || c.eof != (err == io.EOF) || !c.eof && err != nil {
+		if string(p[:n]) != c.want || c.eof != errors.Is(err, io.EOF) || !c.eof && err != nil {
 			t.Errorf("ReadAt(%d, %d) = %q, %v; want %q, EOF %v", c.off, c.n, p[:n], err, c.want, c.eof)
 		}
 	}

@@ -68,7 +68,7 @@ func (f *Faults) do(op func() error) error {
 		return op()
 	}
 	if f.outcome == DoneButFailed || f.outcome == ThenDead {
-		op()
+		_ = op() // the caller is told another tale
 	}
 	return ErrInjected
 }
