@@ -156,19 +156,19 @@ func (d *Dir) put(name string, parts [][]byte) (err error) {
 		}
 		d.unsettle(folder)
 	}
-	linked := err
-	if linked != nil && !errors.Is(linked, fs.ErrExist) {
-		return linked
+	var taken error
+	if errors.Is(err, fs.ErrExist) {
+		err, taken = nil, ErrExists
+	}
+	if err != nil {
+		return err
 	}
 	// Also what was there before us must be durable when we speak of it.
 	if err := d.syncFolder("put: sync directory", folder); err != nil {
 		d.unsettle(folder)
 		return err
 	}
-	if linked != nil {
-		return ErrExists
-	}
-	return nil
+	return taken
 }
 
 // settle makes sure, once per folder and process, that the folder, all above
@@ -291,6 +291,9 @@ func (d *Dir) List(ctx context.Context, folder string) ([]string, error) {
 func (d *Dir) holdsObject(dir string) bool {
 	errFound := errors.New("found")
 	return filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) { // just deleted
+			return nil
+		}
 		if err != nil { // an unreadable folder is shown, and fails when it is read
 			return err
 		}
