@@ -46,6 +46,9 @@ func (l *Log) appendBatch(batch []*op) {
 
 // resolve decides what o appends, from the map as it is now.
 func (l *Log) resolve(o *op) error {
+	if err := l.err(); err != nil {
+		return err
+	}
 	switch {
 	case o.patch != nil:
 		if err := l.readHeld(o.patch.base[:], o.first); err != nil {

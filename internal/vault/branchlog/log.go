@@ -42,9 +42,9 @@ type Mapper interface {
 	Extents(ctx context.Context, off, n int64, yield func(length int64, hole bool) bool) error
 }
 
-// Log is a disk that takes writes. Its methods are safe for concurrent use, but
-// none may be called after or during Close except Close. Offsets and lengths are
-// bytes and need not be aligned.
+// Log is a disk that takes writes. Its methods are safe for concurrent use; after
+// Close they answer ErrClosed. Offsets and lengths are bytes and need not be
+// aligned.
 type Log struct {
 	dir    string
 	base   Base
@@ -209,7 +209,8 @@ func (l *Log) Sequence() uint64 {
 }
 
 // Close flushes, stops the background work and gives the directory free. The
-// error is that of the flush; the log is closed in any case.
+// error is that of the flush; the log is closed in any case. A second Close does
+// nothing.
 func (l *Log) Close() error {
 	l.stop()
 	l.tasks.Wait()
@@ -225,7 +226,6 @@ func (l *Log) Close() error {
 	for _, f := range l.logs {
 		f.release()
 	}
-	clear(l.logs)
 	return errors.Join(err, l.mark.Close(), l.lock.Close())
 }
 

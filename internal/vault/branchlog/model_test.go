@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -62,15 +63,19 @@ func isMix(got, a, b []byte) bool {
 	return true
 }
 
-// snapshot is the directory as the disk holds it: sizes of what was synced.
+// crashWorld is a log's directory, and what of it the disk would keep.
 type crashWorld struct {
-	dir    string
-	synced map[string]int64 // bytes of each file that are durable
+	dir string
+
+	mu     sync.Mutex
+	synced map[string]int64 // bytes of each file that are durable; guarded by mu
 }
 
 // cut makes a copy of the directory as a power cut may leave it: of what was not
 // synced, a random part.
 func (w *crashWorld) cut(t *rapid.T, to string, seed uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	rnd := rand.New(rand.NewPCG(seed, 9))
 	if err := os.CopyFS(to, os.DirFS(w.dir)); err != nil {
 		t.Fatal(err)
@@ -107,15 +112,22 @@ func (w *crashWorld) cut(t *rapid.T, to string, seed uint64) {
 	}
 }
 
-func (w *crashWorld) note(t *rapid.T, name string) {
+// size is what a file has now; 0 if it was collected meanwhile.
+func (w *crashWorld) size(t *rapid.T, name string) int64 {
 	info, err := os.Stat(filepath.Join(w.dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return // collected meanwhile
+		return 0
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.synced[name] = info.Size()
+	return info.Size()
+}
+
+func (w *crashWorld) note(name string, size int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.synced[name] = size
 }
 
 // TestModel drives a log and a plain array through random work, power cuts and
@@ -141,9 +153,14 @@ func TestModel(t *testing.T) {
 				open := func() {
 					w.synced = map[string]int64{}
 					files := durable.Files{Fault: func(op, path string, do func() error) error {
+						name := filepath.Base(path)
+						if op != "sync branch log" {
+							return do()
+						}
+						size := w.size(rt, name)
 						err := do()
-						if op == "sync branch log" && err == nil {
-							w.note(rt, filepath.Base(path))
+						if err == nil {
+							w.note(name, size)
 						}
 						return err
 					}}
@@ -152,7 +169,7 @@ func TestModel(t *testing.T) {
 					}
 					paths, _ := filepath.Glob(filepath.Join(w.dir, "*.log"))
 					for _, p := range paths {
-						w.note(rt, filepath.Base(p))
+						w.note(filepath.Base(p), w.size(rt, filepath.Base(p)))
 					}
 				}
 				open()
