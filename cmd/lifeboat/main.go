@@ -30,6 +30,9 @@ type cli struct {
 	Jobs      jobsCommand      `cmd:"" group:"client" help:"List drills, recoveries and terminations."`
 	Job       jobCommand       `cmd:"" group:"client" help:"Show one job and its log, and follow it while it runs."`
 	Instances instancesCommand `cmd:"" group:"client" help:"List the machines that were brought back."`
+	Console   consoleCommand   `cmd:"" group:"client" help:"Print the serial console of a machine that was brought back."`
+	Stop      stopCommand      `cmd:"" group:"client" help:"Power machines off that were brought back; their disks stay."`
+	Start     startCommand     `cmd:"" group:"client" help:"Power them on again."`
 	Terminate terminateCommand `cmd:"" group:"client" help:"Remove machines that were brought back, with what was written there."`
 	Export    exportCommand    `cmd:"" group:"client" help:"Write a disk as it was at any point to a file, without booting it."`
 

@@ -99,7 +99,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "cause", cause, "stack", string(debug.Stack()))
-			writeError(w, log, errors.New("panic"))
+			WriteError(w, log, errors.New("panic"))
 		}
 	}()
 	if r.Method == http.MethodGet && r.URL.Path == "/openapi.json" {
@@ -108,7 +108,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	status, reply, err := a.serve(w, r)
 	if err != nil {
-		writeError(w, log, err)
+		WriteError(w, log, err)
 		return
 	}
 	writeBody(w, log, status, reply)

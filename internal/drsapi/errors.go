@@ -66,9 +66,9 @@ type fieldError struct {
 	Message string `json:"message"`
 }
 
-// writeError answers a refusal in the words of the API. What is no refusal is a
+// WriteError answers a refusal (*drs.Error, *iam.AuthError) in the words of the API. What is no refusal is a
 // fault of ours: it goes to the log, and the client learns the request's ID.
-func writeError(w http.ResponseWriter, log *slog.Logger, err error) {
+func WriteError(w http.ResponseWriter, log *slog.Logger, err error) {
 	status, body, retry := describe(err)
 	if status == 0 {
 		if errors.Is(err, context.Canceled) {

@@ -168,10 +168,7 @@ func (of *exported) close() error {
 // serve answers on the socket until ctx ends, then writes everything out and
 // closes all disks. Machines that still run wait for the next serve.
 func (e *exports) serve(ctx context.Context) error {
-	if err := os.Remove(e.service.Socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("serve disks: %w", err)
-	}
-	listener, err := net.Listen("unix", e.service.Socket)
+	listener, err := listenUnix(e.service.Socket)
 	if err != nil {
 		return fmt.Errorf("serve disks: %w", err)
 	}
@@ -184,4 +181,24 @@ func (e *exports) serve(ctx context.Context) error {
 	}
 	clear(e.live)
 	return errors.Join(errs...)
+}
+
+// listenUnix listens on a socket in place of one that an earlier process left. The
+// directory is named through an open file of it, for a socket's address holds no
+// more than 107 bytes and a data directory may lie deeper.
+func listenUnix(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	listener, err := net.Listen("unix", fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)))
+	if err != nil {
+		return nil, err
+	}
+	listener.(*net.UnixListener).SetUnlinkOnClose(false) // that name ends with dir
+	return listener, nil
 }

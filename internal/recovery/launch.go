@@ -200,12 +200,22 @@ func (r serverRun) boot(ctx context.Context, server drs.SourceServer, instance d
 		instance.Properties.Accelerator = started.Accelerator
 		r.tell(instance, started)
 	}
-	return drs.EventLaunchFailed, s.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
+	err = s.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
 		return errors.Join(
 			tx.PutInstance(ctx, instance),
 			tx.SetRecoveryInstance(ctx, server.ID, instance.ID),
 			r.advanceIn(ctx, tx, drs.LaunchLaunched, instance.ID))
 	})
+	if err != nil {
+		return drs.EventLaunchFailed, err
+	}
+	if instance.State == drs.InstanceRunning {
+		// It may have ended before its record could follow it.
+		if err := s.followMachine(ctx, instance.ID); err != nil {
+			s.Log.Warn("state of a launched machine is not known", "instance", instance.ID, "err", err)
+		}
+	}
+	return "", nil
 }
 
 func (r serverRun) tell(instance drs.RecoveryInstance, started machine.Started) {

@@ -47,7 +47,10 @@ func (s *Service) plan(server drs.SourceServer, instance drs.RecoveryInstance, d
 			RootVolume: boot.volume.Device, ForceUEFI: fit.Firmware == drs.BootUEFI,
 			DataTimestamp: instance.PointTaken, VolumeSizes: map[string]int64{},
 		},
-		note: sentences(append([]string{"Boot disk: " + layout.Why + "."}, fit.Notes...)...),
+		note: sentences(fit.Notes...),
+	}
+	if !strings.Contains(p.note, layout.Why) {
+		p.note = sentences("Boot disk: "+layout.Why+".", p.note)
 	}
 	for n, d := range disks {
 		bus := drs.BusVirtio

@@ -106,6 +106,7 @@ func (s *Service) resume(ctx context.Context) error {
 // Run serves the disks of all instances and works on jobs until ctx ends. Jobs
 // that are running then are resumed by the next Run; machines keep running.
 func (s *Service) Run(ctx context.Context) error {
+	defer s.end()
 	if err := s.resume(ctx); err != nil {
 		return err
 	}
@@ -122,7 +123,7 @@ func (s *Service) Run(ctx context.Context) error {
 		<-served
 		return fmt.Errorf("start the job queue: %w", err)
 	}
-	go s.reviveMachines(ctx)
+	s.tasks.Go(func() { s.reviveMachines(s.life) })
 
 	var err error
 	select {
@@ -130,6 +131,8 @@ func (s *Service) Run(ctx context.Context) error {
 	case err = <-served:
 		served <- nil
 	}
+	s.end()
+	s.tasks.Wait()
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if stopErr := s.queue.StopAndCancel(stop); err == nil && stopErr != nil {

@@ -17,6 +17,7 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/riverqueue/river"
@@ -77,6 +78,10 @@ type Service struct {
 	exports  *exports
 	queue    *river.Client[queueTx]
 	launches chan struct{} // one slot per machine being started
+
+	life  context.Context // of tasks; ends with Run
+	end   context.CancelFunc
+	tasks sync.WaitGroup // machines being stopped or looked at
 }
 
 // New prepares the job queue's tables and opens the disks of every instance that
@@ -89,9 +94,11 @@ func New(ctx context.Context, c Config) (*Service, error) {
 		c.Launches = 8
 	}
 	s := &Service{Config: c, launches: make(chan struct{}, c.Launches)}
+	s.life, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	s.exports = newExports(s)
 	var err error
 	if s.queue, err = s.openQueue(ctx); err != nil {
+		s.end()
 		return nil, err
 	}
 	return s, nil

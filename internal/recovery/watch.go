@@ -27,6 +27,16 @@ func (s *Service) MachineChanged(c machine.Change) {
 	}
 }
 
+// followMachine brings the record in line with how the machine stands now.
+func (s *Service) followMachine(ctx context.Context, id drs.RecoveryInstanceID) error {
+	status, err := s.Machines.State(ctx, id)
+	if err != nil {
+		return err
+	}
+	s.MachineChanged(machine.Change{Status: status, At: time.Now()})
+	return nil
+}
+
 // instanceState says in the words of the API how a machine stands.
 func instanceState(s machine.State) drs.InstanceState {
 	switch s {
@@ -41,6 +51,9 @@ func instanceState(s machine.State) drs.InstanceState {
 // follows tells whether a machine's own changes may move a record on. Being
 // launched and being terminated are moved on by their jobs.
 func follows(from, to drs.InstanceState) bool {
+	if from == drs.InstanceStopping && to == drs.InstanceRunning {
+		return false // not yet
+	}
 	switch from {
 	case drs.InstancePending, drs.InstanceShuttingDown, drs.InstanceTerminated:
 		return false
@@ -58,7 +71,11 @@ func (s *Service) reviveMachines(ctx context.Context) {
 		return
 	}
 	for _, i := range instances {
-		if i.State != drs.InstanceRunning && i.State != drs.InstanceStopped && i.State != drs.InstanceNotFound {
+		if i.State == drs.InstancePending || i.State == drs.InstanceShuttingDown {
+			continue // its job goes on with it
+		}
+		if i.State == drs.InstanceStopping {
+			s.tasks.Go(func() { s.powerOff(i.ID) })
 			continue
 		}
 		status, err := s.Machines.State(ctx, i.ID)
@@ -70,11 +87,11 @@ func (s *Service) reviveMachines(ctx context.Context) {
 			s.Log.Warn("machine was ended by its host and is started again", "instance", i.ID, "reason", status.Reason)
 			if err := s.startAgain(ctx, i); err != nil {
 				s.Log.Error("machine was not started again", "instance", i.ID, "err", err)
-			} else {
-				continue
 			}
 		}
-		s.MachineChanged(machine.Change{Status: status, At: time.Now()})
+		if err := s.followMachine(ctx, i.ID); err != nil {
+			s.Log.Error("state of a machine is not known", "instance", i.ID, "err", err)
+		}
 	}
 }
 

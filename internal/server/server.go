@@ -47,6 +47,7 @@ type running struct {
 	api          *drsapi.API
 	registration http.Handler
 	export       http.Handler
+	instances    http.Handler
 	metrics      *prometheus.Registry
 }
 
@@ -264,6 +265,7 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 		return err
 	}
 	s.export = signed(verifier, s.Log, export.Handler(export.FromVault(s.vault), s.db, caller, s.Log.With("wing", "export")))
+	s.instances = signed(verifier, s.Log, instanceHandler(s.recovery, s.Log.With("wing", "api")))
 	s.metrics = newMetrics(s.db, s.Log)
 	return nil
 }

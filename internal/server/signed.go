@@ -2,12 +2,11 @@ package server
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"log/slog"
 	"net/http"
 
 	"lifeboat/internal/drs"
+	"lifeboat/internal/drsapi"
 	"lifeboat/internal/iam"
 )
 
@@ -19,19 +18,11 @@ type callerKey struct{}
 func signed(verifier *iam.Verifier, log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		key, err := verifier.Verify(r.Context(), r, nil)
-		var refused *iam.AuthError
-		switch {
-		case errors.As(err, &refused):
-			w.Header().Set("Content-Type", "application/json")
-			w.Header().Set("X-Amzn-Errortype", refused.Code)
-			w.WriteHeader(refused.Status)
-			_ = json.NewEncoder(w).Encode(map[string]string{"__type": refused.Code, "message": refused.Message})
-		case err != nil:
-			log.Error("signature was not checked", "err", err)
-			http.Error(w, "internal error", http.StatusInternalServerError)
-		default:
-			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, key.Account)))
+		if err != nil {
+			drsapi.WriteError(w, log, err)
+			return
 		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, key.Account)))
 	})
 }
 
