@@ -119,9 +119,11 @@ func BenchmarkRead(b *testing.B) {
 	b.Run("sequential-128KiB", func(b *testing.B) {
 		p := make([]byte, 128<<10)
 		b.SetBytes(int64(len(p)))
+		cpu := cpuTime()
 		for i := int64(0); b.Loop(); i++ {
 			must(r.ReadAt(p, i*int64(len(p))%size))(b)
 		}
+		b.ReportMetric((cpuTime()-cpu).Seconds()/(float64(b.N)*float64(len(p))/(1<<30)), "cpu-s/GiB")
 	})
 	b.Run("random-4KiB", func(b *testing.B) {
 		p := make([]byte, 4<<10)

@@ -60,8 +60,8 @@ func (h *hasher) digest(ctx context.Context, chunk uint64) ([16]byte, error) {
 	off := int64(block) * BlockSize
 	n := min(int64(length), r.volume.Size-off)
 	clear(buf[n:])
-	r.readAhead(off, int(n))
-	if err := r.read(ctx, buf[:n], off); err != nil {
+	more := r.readAhead(off, int(n))
+	if err := r.read(ctx, buf[:n], off, more); err != nil {
 		return [16]byte{}, err
 	}
 	return ChunkDigest(r.image.seed, buf), nil

@@ -73,9 +73,9 @@ func (r *VolumeReader) pieces(ctx context.Context, out []piece, p []byte, off, n
 	return out, err
 }
 
-// fetch claims the frames of pieces and loads those that nobody else has or loads.
-func (m *Image) fetch(ctx context.Context, pieces []piece) {
-	mine := 0
+// claim finds out which frames of pieces nobody else has or loads. They are ours: fetch
+// must follow. It returns how many.
+func (m *Image) claim(pieces []piece) (mine int) {
 	for i := range pieces {
 		pc := &pieces[i]
 		pc.entry, pc.mine = m.v.frames.claim(frameKey{pc.ref.id, uint32(pc.frame)})
@@ -83,6 +83,11 @@ func (m *Image) fetch(ctx context.Context, pieces []piece) {
 			mine++
 		}
 	}
+	return mine
+}
+
+// fetch loads the frames of pieces that are ours, of which there are so many.
+func (m *Image) fetch(ctx context.Context, pieces []piece, mine int) {
 	if mine == 0 {
 		return
 	}
@@ -156,7 +161,7 @@ func (m *Image) copyOut(ctx context.Context, pc *piece) error {
 		}
 		// Another image began to load it and was closed: load it ourselves.
 		again := []piece{*pc}
-		m.fetch(ctx, again)
+		m.fetch(ctx, again, m.claim(again))
 		raw, err = again[0].entry.wait(ctx)
 	}
 	if pc.from+len(pc.dst) > len(raw) {

@@ -21,28 +21,31 @@ type stream struct {
 }
 
 // readAhead notes a read and, when it belongs to a sequential stream, has what comes
-// next loaded into the frame cache.
-func (r *VolumeReader) readAhead(off int64, n int) {
+// next loaded into the frame cache. It returns how many bytes behind its own the
+// read should load as well, if it has to load anything: a reader that has caught up
+// with the read-ahead would go on frame by frame otherwise.
+func (r *VolumeReader) readAhead(off int64, n int) (more int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &r.stream
 	if off < s.next-nearby || off > s.next+nearby {
 		*s = stream{next: off + int64(n), run: int64(n)}
-		return
+		return 0
 	}
 	s.next = max(s.next, off+int64(n))
 	s.run += int64(n)
 	if s.run < streamMin {
-		return
+		return 0
 	}
 	end := min(r.volume.Size, s.next+aheadWindow)
 	for s.ahead = max(s.ahead, s.next); s.ahead < end; {
 		k := min(aheadChunk, r.volume.Size-s.ahead)
 		if !r.startAhead(s.ahead, k) {
-			return
+			break
 		}
 		s.ahead += k
 	}
+	return max(0, min(aheadChunk, r.volume.Size-off-int64(n)))
 }
 
 // startAhead loads [off, off+n) in the background, unless enough of that is going on.
@@ -64,7 +67,7 @@ func (r *VolumeReader) startAhead(off, n int64) bool {
 		if err != nil {
 			return // the read itself will meet it and say so
 		}
-		m.fetch(m.ctx, pieces)
+		m.fetch(m.ctx, pieces, m.claim(pieces))
 	})
 	return true
 }

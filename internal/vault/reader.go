@@ -46,8 +46,8 @@ func (r *VolumeReader) ReadAt(p []byte, off int64) (int, error) {
 	n := int(min(int64(len(p)), left))
 	for done := 0; done < n; {
 		part := min(n-done, readWindow)
-		r.readAhead(off+int64(done), part)
-		if err := r.read(r.image.ctx, p[done:done+part], off+int64(done)); err != nil {
+		more := r.readAhead(off+int64(done), part)
+		if err := r.read(r.image.ctx, p[done:done+part], off+int64(done), more); err != nil {
 			return done, fmt.Errorf("read volume %d of %s at %d: %w", r.volume.ID, r.image.server, off+int64(done), err)
 		}
 		done += part
@@ -58,8 +58,9 @@ func (r *VolumeReader) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// read fills p, which lies within the volume.
-func (r *VolumeReader) read(ctx context.Context, p []byte, off int64) error {
+// read fills p and, where it has to load a frame, loads those of that many bytes
+// more. All lies within the volume.
+func (r *VolumeReader) read(ctx context.Context, p []byte, off, more int64) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -68,8 +69,17 @@ func (r *VolumeReader) read(ctx context.Context, p []byte, off int64) error {
 	if err != nil {
 		return err
 	}
-	r.image.fetch(ctx, pieces)
-	for i := range pieces {
+	needed := len(pieces)
+	mine := r.image.claim(pieces)
+	if mine > 0 && more > 0 {
+		ahead, err := r.pieces(ctx, nil, nil, off+int64(len(p)), more)
+		if err == nil { // else it concerns a later read
+			mine += r.image.claim(ahead)
+			pieces = append(pieces, ahead...)
+		}
+	}
+	r.image.fetch(ctx, pieces, mine)
+	for i := range pieces[:needed] {
 		if err := r.image.copyOut(ctx, &pieces[i]); err != nil {
 			return err
 		}
