@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 
 	"lifeboat/internal/durable"
 )
@@ -54,4 +55,30 @@ func PlainGroup() []byte {
 // Pages returns one of each other thing that is decoded.
 func Pages() [][]byte {
 	return [][]byte{(&branchHeader{size: 1 << 30}).encode(), (&fileHeader{number: 1}).encode(), (&mark{file: 1, end: 2, sequence: 3}).encode()}
+}
+
+// Audit compares what the files count as current with the map.
+func (l *Log) Audit() error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	live, zeros := map[uint32]int64{}, map[uint32]int64{}
+	l.extents.walk(0, l.header.diskBlocks(), func(x extent) bool {
+		if x.kind == Data {
+			live[x.file] += int64(x.count)
+		} else {
+			zeros[x.file] += int64(x.count)
+		}
+		return true
+	})
+	for n, f := range l.logs {
+		if f.live != live[n] || f.liveZeros != zeros[n] {
+			return fmt.Errorf("file %d counts %d and %d current blocks, the map has %d and %d", n, f.live, f.liveZeros, live[n], zeros[n])
+		}
+		delete(live, n)
+		delete(zeros, n)
+	}
+	if len(live)+len(zeros) > 0 {
+		return fmt.Errorf("the map points to files that are gone: %v %v", live, zeros)
+	}
+	return nil
 }

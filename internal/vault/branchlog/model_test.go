@@ -195,6 +195,9 @@ func TestModel(t *testing.T) {
 						if !bytes.Equal(read(), m.now) {
 							rt.Fatal("the disk differs from what was written")
 						}
+						if err := l.Audit(); err != nil {
+							rt.Fatal(err)
+						}
 					},
 					"write": func(rt *rapid.T) {
 						off, n := span(rt)
