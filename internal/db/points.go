@@ -124,20 +124,27 @@ func point(ctx context.Context, db bun.IDB, id drs.RecoverySnapshotID) (drs.Reco
 // LatestPoint returns the newest point of a server that may be chosen without
 // being named, or ErrAbsent.
 func (d *DB) LatestPoint(ctx context.Context, server drs.SourceServerID) (drs.RecoveryPoint, error) {
-	return latestPoint(ctx, d.read, server)
-}
-
-// LatestPoint is DB.LatestPoint within the transaction.
-func (tx Tx) LatestPoint(ctx context.Context, server drs.SourceServerID) (drs.RecoveryPoint, error) {
-	return latestPoint(ctx, tx, server)
-}
-
-func latestPoint(ctx context.Context, db bun.IDB, server drs.SourceServerID) (drs.RecoveryPoint, error) {
 	var row pointRow
-	err := db.NewSelect().Model(&row).Where("source_server = ? AND consistency <> ?", server, string(drs.Fuzzy)).
+	err := d.read.NewSelect().Model(&row).Where("source_server = ? AND consistency <> ?", server, string(drs.Fuzzy)).
 		Order("taken DESC", "id DESC").Limit(1).Scan(ctx)
 	if err != nil {
 		return drs.RecoveryPoint{}, fmt.Errorf("look up the latest recovery point of %s: %w", server, absent(err))
 	}
 	return row.resource(), nil
+}
+
+// HaveLatest tells which of the servers have a point that LatestPoint returns.
+func (tx Tx) HaveLatest(ctx context.Context, servers []drs.SourceServerID) (map[drs.SourceServerID]bool, error) {
+	var ids []string
+	err := tx.NewSelect().Model((*serverRow)(nil)).Column("id").Where("id IN (?)", bun.In(servers)).
+		Where("EXISTS (SELECT 1 FROM recovery_points WHERE source_server = server_row.id AND consistency <> ?)", string(drs.Fuzzy)).
+		Scan(ctx, &ids)
+	if err != nil {
+		return nil, fmt.Errorf("look up recovery points: %w", err)
+	}
+	have := make(map[drs.SourceServerID]bool, len(ids))
+	for _, id := range ids {
+		have[drs.SourceServerID(id)] = true
+	}
+	return have, nil
 }

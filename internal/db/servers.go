@@ -232,13 +232,28 @@ func (d *DB) UpdateLaunchConfiguration(ctx context.Context, account drs.Account,
 	return out, err
 }
 
-// SetLastLaunch keeps the outcome of a server's latest launch so far.
-func (tx Tx) SetLastLaunch(ctx context.Context, id drs.SourceServerID, launch *drs.LastLaunch, result drs.LastLaunchResult) error {
+// SourceServers returns those of the servers that the account has.
+func (tx Tx) SourceServers(ctx context.Context, account drs.Account, ids []drs.SourceServerID) (map[drs.SourceServerID]drs.SourceServer, error) {
+	var rows []serverRow
+	err := tx.NewSelect().Model(&rows).Where("account = ? AND region = ?", account.ID, account.Region).
+		Where("id IN (?)", bun.In(ids)).Scan(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look up source servers: %w", err)
+	}
+	found := make(map[drs.SourceServerID]drs.SourceServer, len(rows))
+	for _, r := range rows {
+		found[drs.SourceServerID(r.ID)] = r.resource()
+	}
+	return found, nil
+}
+
+// SetLastLaunch keeps the outcome of the servers' latest launch so far.
+func (tx Tx) SetLastLaunch(ctx context.Context, launch *drs.LastLaunch, result drs.LastLaunchResult, servers ...drs.SourceServerID) error {
 	_, err := tx.NewUpdate().Model((*serverRow)(nil)).
 		Set("last_launch = ?", document[*drs.LastLaunch]{launch}).
-		Set("last_launch_result = ?", string(result)).Where("id = ?", id).Exec(ctx)
+		Set("last_launch_result = ?", string(result)).Where("id IN (?)", bun.In(servers)).Exec(ctx)
 	if err != nil {
-		return fmt.Errorf("set last launch of %s: %w", id, err)
+		return fmt.Errorf("set last launch of %d servers: %w", len(servers), err)
 	}
 	return nil
 }

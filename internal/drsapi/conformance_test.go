@@ -265,7 +265,7 @@ func (s *site) finishJob(server drs.SourceServer, id drs.JobID) {
 			}
 		}
 		return errors.Join(tx.SetJobStatus(ctx, id, drs.JobStarted), tx.SetJobStatus(ctx, id, drs.JobCompleted),
-			tx.SetLastLaunch(ctx, server.ID, &drs.LastLaunch{Job: id, Initiated: time.Now(), Status: drs.LaunchLaunched}, drs.LastLaunchSucceeded),
+			tx.SetLastLaunch(ctx, &drs.LastLaunch{Job: id, Initiated: time.Now(), Status: drs.LaunchLaunched}, drs.LastLaunchSucceeded, server.ID),
 			tx.SetRecoveryInstance(ctx, server.ID, drs.NewRecoveryInstanceID()))
 	})
 	if err != nil {

@@ -104,7 +104,7 @@ func (r serverRun) advanceIn(ctx context.Context, tx db.Tx, to drs.LaunchStatus,
 	last := &drs.LastLaunch{
 		Job: r.job.ID, Initiated: r.job.Created, Drill: r.job.Initiated == drs.StartedDrill, Status: to,
 	}
-	return tx.SetLastLaunch(ctx, r.part.SourceServer, last, result)
+	return tx.SetLastLaunch(ctx, last, result, r.part.SourceServer)
 }
 
 // explain turns an error into a sentence for the job's log: what happened and

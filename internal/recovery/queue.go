@@ -3,6 +3,7 @@ package recovery
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -107,10 +108,10 @@ func (s *Service) resume(ctx context.Context) error {
 // that are running then are resumed by the next Run; machines keep running.
 func (s *Service) Run(ctx context.Context) error {
 	defer s.end()
-	if err := s.resume(ctx); err != nil {
-		return err
-	}
-	if err := s.exports.reopen(ctx); err != nil {
+	if err := errors.Join(s.resume(ctx), s.exports.reopen(ctx)); err != nil {
+		if ctx.Err() != nil {
+			return nil // told to stop before it began
+		}
 		return err
 	}
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))

@@ -3,6 +3,7 @@ package recovery
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"lifeboat/internal/db"
@@ -36,10 +37,8 @@ func (s *Service) StartRecovery(ctx context.Context, account drs.Account, r drs.
 			return err
 		}
 		launch := &drs.LastLaunch{Job: job.ID, Initiated: job.Created, Drill: r.Drill, Status: drs.LaunchPending}
-		for _, want := range r.Servers {
-			if err := tx.SetLastLaunch(ctx, want.SourceServer, launch, drs.LastLaunchPending); err != nil {
-				return err
-			}
+		if err := tx.SetLastLaunch(ctx, launch, drs.LastLaunchPending, serversOf(job)...); err != nil {
+			return err
 		}
 		return s.enqueue(ctx, tx, job.ID)
 	})
@@ -49,35 +48,43 @@ func (s *Service) StartRecovery(ctx context.Context, account drs.Account, r drs.
 	return job, nil
 }
 
-// mayStart holds the preconditions of each server and its point.
+// mayStart holds the preconditions of each server and its point. Servers are
+// looked up all at once: a request may name 200.
 func (s *Service) mayStart(ctx context.Context, tx db.Tx, account drs.Account, r drs.StartRecovery) error {
-	seen := map[drs.SourceServerID]bool{}
+	ids := make([]drs.SourceServerID, 0, len(r.Servers))
+	for _, want := range r.Servers {
+		if slices.Contains(ids, want.SourceServer) {
+			return conflict(want.SourceServer, "Source server %s is named twice in the request. Name each server once.", want.SourceServer)
+		}
+		ids = append(ids, want.SourceServer)
+	}
+	servers, err := tx.SourceServers(ctx, account, ids)
+	if err != nil {
+		return err
+	}
+	ready, err := tx.HaveLatest(ctx, ids)
+	if err != nil {
+		return err
+	}
 	for _, want := range r.Servers {
 		id := want.SourceServer
-		if seen[id] {
-			return conflict(id, "Source server %s is named twice in the request. Name each server once.", id)
-		}
-		seen[id] = true
-		server, err := tx.SourceServer(ctx, account, id)
-		if errors.Is(err, db.ErrAbsent) {
+		server, ok := servers[id]
+		if !ok {
 			return conflict(id, "Source server %s does not exist in this account and region. DescribeSourceServers lists those that do.", id)
-		}
-		if err != nil {
-			return err
 		}
 		switch state := server.Replication.State; state {
 		case drs.ReplicationStopped, drs.ReplicationDisconnected:
 			return conflict(id, "Source server %s cannot be recovered: its replication is %s.", id, state)
 		}
-		if want.Snapshot != "" {
-			err = mayUse(ctx, tx, id, want.Snapshot)
-		} else if _, err = tx.LatestPoint(ctx, id); errors.Is(err, db.ErrAbsent) {
-			err = conflict(id, "Source server %s has no consistent recovery point yet (replication state %s). "+
+		switch {
+		case want.Snapshot != "":
+			if err := mayUse(ctx, tx, id, want.Snapshot); err != nil {
+				return err
+			}
+		case !ready[id]:
+			return conflict(id, "Source server %s has no consistent recovery point yet (replication state %s). "+
 				"Wait for its initial sync to end, or name a point: `lifeboat points %s --fuzzy` lists those that hold a mix of moments.",
 				id, server.Replication.State, id)
-		}
-		if err != nil {
-			return err
 		}
 	}
 	return nil
@@ -99,10 +106,7 @@ func mayUse(ctx context.Context, tx db.Tx, server drs.SourceServerID, id drs.Rec
 
 // mayRun holds the quotas, and that a server is in one job at a time.
 func (s *Service) mayRun(ctx context.Context, tx db.Tx, job drs.Job) error {
-	servers := make([]drs.SourceServerID, 0, len(job.Servers))
-	for _, p := range job.Servers {
-		servers = append(servers, p.SourceServer)
-	}
+	servers := serversOf(job)
 	if n := len(servers); n > s.Quotas.ServersPerJob {
 		return drs.QuotaExceeded(drs.QuotaServersPerJob, drs.TypeJob, string(job.ID),
 			"A job takes at most %d source servers, and the request names %d. Split it.", s.Quotas.ServersPerJob, n)
@@ -130,6 +134,14 @@ func (s *Service) mayRun(ctx context.Context, tx db.Tx, job drs.Job) error {
 			inJobs, s.Quotas.ServersInAllJobs)
 	}
 	return nil
+}
+
+func serversOf(job drs.Job) []drs.SourceServerID {
+	ids := make([]drs.SourceServerID, 0, len(job.Servers))
+	for _, p := range job.Servers {
+		ids = append(ids, p.SourceServer)
+	}
+	return ids
 }
 
 func conflict(server drs.SourceServerID, format string, args ...any) error {

@@ -119,7 +119,7 @@ func forget(ctx context.Context, tx db.Tx, instance drs.RecoveryInstance) error 
 	}
 	if last := server.LifeCycle.LastLaunch; last != nil && last.Job == instance.Job && last.Status == drs.LaunchLaunched {
 		last.Status = drs.LaunchTerminated
-		if err := tx.SetLastLaunch(ctx, server.ID, last, server.LastLaunchResult); err != nil {
+		if err := tx.SetLastLaunch(ctx, last, server.LastLaunchResult, server.ID); err != nil {
 			return err
 		}
 	}
