@@ -34,11 +34,13 @@ func TestPointsOnDemand(t *testing.T) {
 	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })
 	server := r.only()
 	write(t, disk, []byte("before all asked"), 77)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
 	var wg sync.WaitGroup
-	for range 8 {
+	for range 16 {
 		wg.Go(func() {
 			asked := time.Now()
-			p, err := r.server.TakePoint(context.Background(), server)
+			p, err := r.server.TakePoint(ctx, server)
 			if err != nil {
 				t.Error(err)
 				return
@@ -52,9 +54,9 @@ func TestPointsOnDemand(t *testing.T) {
 	wg.Wait()
 
 	// Who gives up does not disturb the others.
-	gone, cancel := context.WithCancelCause(context.Background())
+	gone, leave := context.WithCancelCause(context.Background())
 	why := errors.New("had enough")
-	cancel(why)
+	leave(why)
 	if _, err := r.server.TakePoint(gone, server); !errors.Is(err, why) {
 		t.Errorf("given up: %v", err)
 	}
@@ -62,7 +64,7 @@ func TestPointsOnDemand(t *testing.T) {
 
 	// A break while somebody waits is told at once.
 	r.proxy.cut()
-	if _, err := r.server.TakePoint(context.Background(), server); !errors.Is(err, ingest.ErrAgentNotConnected) {
+	if _, err := r.server.TakePoint(ctx, server); !errors.Is(err, ingest.ErrAgentNotConnected) {
 		t.Errorf("point over a cut line: %v", err)
 	}
 	r.proxy.mend()

@@ -79,11 +79,12 @@ func (c *Conn) write(m Message, flush bool) error {
 // Receive returns the next message. An Error message of the peer is returned as
 // an error (*Error), a Bye as io.EOF.
 func (c *Conn) Receive() (Message, error) {
-	if c.ended.Load() {
-		return nil, net.ErrClosed
-	}
 	if err := c.net.SetReadDeadline(time.Now().Add(c.idle)); err != nil {
 		return nil, fmt.Errorf("receive from %s: %w", c.Remote(), err)
+	}
+	if c.ended.Load() { // looked at after the deadline was moved, which End must have for itself
+		c.net.SetReadDeadline(time.Now().Add(time.Second))
+		return nil, net.ErrClosed
 	}
 	m, err := readFrame(c.r)
 	switch m := m.(type) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"lifeboat/internal/replication"
@@ -129,8 +130,9 @@ func (c *cutter) seal(ctx context.Context, taken time.Time, consistency, method 
 		return err
 	}
 	commit := replication.Commit{Point: true, Consistency: consistency, Method: method, Taken: taken, Expected: taken}
-	if n := len(c.answering); n > 0 {
-		commit.Request, commit.Expected = c.answering[n-1], c.askedAt
+	if len(c.answering) > 0 {
+		// Requests may come in another order than they were numbered in.
+		commit.Request, commit.Expected = slices.Max(c.answering), c.askedAt
 	}
 	begun := time.Now()
 	if err := c.ship.commit(ctx, commit); err != nil {
