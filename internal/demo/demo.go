@@ -60,8 +60,11 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	err = s.play(ctx)
 	if err = errors.Join(err, s.cleanUp(ctx)); err != nil {
-		s.say("It did not work: %v", err)
-		s.say("Everything that was logged is in %s", s.Dir)
+		if ctx.Err() != nil && cfg.Dir == "" { // the user's wish, not a failure to look into
+			err = errors.Join(err, os.RemoveAll(s.Dir))
+		} else {
+			s.say("It did not work. Everything that was logged is in %s", s.Dir)
+		}
 		return fmt.Errorf("demo: %w", err)
 	}
 	if cfg.Dir == "" {
@@ -211,6 +214,8 @@ func (s *stage) cleanUp(ctx context.Context) error {
 	if s.server != nil {
 		errs = append(errs, s.server.Stop(ctx))
 	}
+	// A server leaves machines running when it ends; none may be left by us.
+	errs = append(errs, s.QuitMachines())
 	return errors.Join(errs...)
 }
 

@@ -158,6 +158,8 @@ func (s *stage) measure(r *recovered) {
 func (s *stage) proof(ctx context.Context, r *recovered, done func(string, ...any)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootLimit, errors.New("the recovered machine took too long to boot"))
 	defer cancel()
+	ctx, release := s.server.Bind(ctx) // without it the machine has no disk
+	defer release()
 	booted, err := r.console.Wait(ctx, 0, guest.Booted)
 	if err != nil {
 		return fmt.Errorf("boot the recovered machine: %w\n%s", err, r.console.Tail(10))
@@ -194,12 +196,9 @@ func (r *recovered) terminate(ctx context.Context, s *stage) error {
 		return kept
 	}
 	if s.server.Ended() != nil {
-		return errors.Join(kept, s.QuitMachines())
+		return kept
 	}
-	if err := r.terminateAll(ctx, s); err != nil {
-		return errors.Join(kept, err, s.QuitMachines())
-	}
-	return kept
+	return errors.Join(kept, r.terminateAll(ctx, s))
 }
 
 func (r *recovered) terminateAll(ctx context.Context, s *stage) error {

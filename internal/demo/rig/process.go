@@ -61,6 +61,25 @@ func (p *Process) Ended() error {
 	}
 }
 
+// Bind returns a context that also ends when the process does, with the reason.
+// Release it, as every context with a cancel function.
+func (p *Process) Bind(ctx context.Context) (bound context.Context, release func()) {
+	bound, cancel := context.WithCancelCause(ctx)
+	released := make(chan struct{})
+	go func() {
+		defer close(released)
+		select {
+		case <-p.done:
+			cancel(p.Ended())
+		case <-bound.Done():
+		}
+	}()
+	return bound, func() {
+		cancel(context.Canceled)
+		<-released
+	}
+}
+
 // Kill ends it as a crash would. It is safe to repeat.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // it may have ended already
