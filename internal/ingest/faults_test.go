@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -276,5 +277,53 @@ func TestBrokenInitialSyncGoesOn(t *testing.T) {
 	all, queue := int64(400<<20/65536), int64(512)
 	if resent := f.frames.Load() - before; kept == 0 || resent > all-kept+queue {
 		t.Errorf("%d of %d chunks were sent after the break, though %d were durable", resent, all, kept)
+	}
+}
+
+// The same with a file system that is really full.
+func TestFullFileSystem(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=32m"); err != nil {
+		t.Skipf("no mount here: %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	r := newRigIn(t, dir, nil)
+	disk := image(t, 64<<20, seed(t))
+	a := runAgent(r.config(t.TempDir(), disk))
+	defer a.stop(t)
+	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })
+	server := r.only()
+	before := content(t, r.vault, server, r.catalog.points[server][0].ID, 0)
+
+	ballast, err := os.Create(dir + "/ballast")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ballast.Close()
+	for _, err = ballast.Write(make([]byte, 1<<20)); err == nil; _, err = ballast.Write(make([]byte, 1<<20)) {
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	random := make([]byte, 3<<20)
+	seeded(t, 5).Read(random)
+	write(t, disk, random, 30<<20)
+	r.catalog.await(t, "the vault is full", func() bool {
+		info := r.catalog.info[server]
+		return info.State == drs.ReplicationBacklog && info.Error != nil && strings.Contains(info.Error.Raw, "the vault is full. Next: ")
+	})
+	if err := ballast.Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	r.catalog.await(t, "CONTINUOUS without error", func() bool {
+		info := r.catalog.info[server]
+		return info.State == drs.ReplicationContinuous && info.Error == nil
+	})
+	wantContent(t, r.vault, r.takePoint(server), disk)
+	if got := content(t, r.vault, server, r.catalog.points[server][0].ID, 0); string(got) != string(before) {
+		t.Error("the first point changed")
 	}
 }

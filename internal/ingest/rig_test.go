@@ -151,7 +151,12 @@ func (w testWriter) Write(p []byte) (int, error) { return os.Stderr.Write(p) }
 
 func newRig(t testing.TB, wrap func(ingest.Vault) ingest.Vault) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir(), catalog: newMemCatalog(), log: testLog(t), wrap: wrap}
+	return newRigIn(t, t.TempDir(), wrap)
+}
+
+func newRigIn(t testing.TB, dir string, wrap func(ingest.Vault) ingest.Vault) *rig {
+	t.Helper()
+	r := &rig{t: t, dir: dir, catalog: newMemCatalog(), log: testLog(t), wrap: wrap}
 	v, authority := openData(t, r.dir)
 	r.vault, r.authority = v, authority
 	var err error

@@ -47,7 +47,7 @@ const (
 	defaultFuzzyAfter = 30 * time.Second
 
 	// idleShare is the most of its time that an agent spends on passes while they
-	// find nothing, busyShare while they do.
+	// find nothing, and then with one worker; busyShare while they do.
 	idleShare, busyShare = 0.1, 0.5
 )
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
@@ -84,12 +86,28 @@ func BenchmarkPack(b *testing.B) {
 
 // How far a shipper is held back decides between size and speed.
 func TestHeldBackIsMeasured(t *testing.T) {
-	var p shipper
-	if p.held() {
-		t.Error("held back before the first chunk")
-	}
-	p.busy.Store(heldShare + 1)
-	if !p.held() {
-		t.Error("a busy shipper is not held back")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var p shipper
+		ship := func(wait, send time.Duration) {
+			for range 200 {
+				time.Sleep(wait)
+				start := time.Now()
+				time.Sleep(send)
+				p.measure(start)
+			}
+		}
+		for _, test := range []struct {
+			name       string
+			wait, send time.Duration
+			want       bool
+		}{
+			{"packing limits", 3 * time.Millisecond, time.Millisecond, false},
+			{"the line limits", 50 * time.Microsecond, 20 * time.Millisecond, true},
+			{"fast again", 3 * time.Millisecond, time.Millisecond, false},
+		} {
+			if ship(test.wait, test.send); p.held() != test.want {
+				t.Errorf("%s: held back %v", test.name, p.held())
+			}
+		}
+	})
 }

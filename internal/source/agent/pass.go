@@ -41,6 +41,10 @@ func (c *cutter) pass(ctx context.Context) (result passResult, err error) {
 	if err != nil {
 		return result, err
 	}
+	workers := c.s.a.cfg.Workers
+	if !c.bulk && len(c.answering) == 0 && c.restless.IsZero() {
+		workers = 1 // nobody waits: the source's own work goes first
+	}
 	items := make(chan item, queued)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -51,7 +55,7 @@ func (c *cutter) pass(ctx context.Context) (result passResult, err error) {
 				changes[i] = blocktrack.Changes{All: true}
 			}
 			emit := func(chunk blocktrack.Chunk) error { return c.pack(ctx, items, i, chunk) }
-			if err := blocktrack.Read(ctx, d.dev, d.table, changes[i], c.s.a.cfg.Workers, &d.scanned, emit); err != nil {
+			if err := blocktrack.Read(ctx, d.dev, d.table, changes[i], workers, &d.scanned, emit); err != nil {
 				return err
 			}
 		}
