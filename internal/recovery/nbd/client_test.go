@@ -3,8 +3,10 @@ package nbd_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"testing"
 	"time"
 )
@@ -67,7 +69,7 @@ func (c *client) take(n int) []byte {
 func (c *client) gone() {
 	c.t.Helper()
 	rest, err := io.ReadAll(c)
-	if ne, ok := err.(net.Error); ok && ne.Timeout() {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.t.Fatal("the server did not hang up")
 	}
 	if len(rest) > 0 {

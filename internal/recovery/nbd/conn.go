@@ -84,7 +84,7 @@ func (c *conn) drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.draining = true
-	c.nc.SetReadDeadline(time.Unix(1, 0))
+	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // fails on a closed connection only
 }
 
 // hangUp ends the connection as if the peer had gone, and with it the context
@@ -95,9 +95,10 @@ func (c *conn) hangUp() { c.cancel() }
 func (c *conn) setDeadline(t time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.nc.SetWriteDeadline(t)
+	// Both fail on a closed connection only, which the next read will tell.
+	_ = c.nc.SetWriteDeadline(t)
 	if !c.draining {
-		c.nc.SetReadDeadline(t)
+		_ = c.nc.SetReadDeadline(t)
 	}
 }
 

@@ -104,11 +104,10 @@ func (c *conn) exportName(ctx context.Context, name string) error {
 		return fmt.Errorf("open export %q: %w", name, err)
 	}
 	c.choose(t, name)
-	msg := make([]byte, 10, 10+exportPadding)
-	binary.BigEndian.PutUint64(msg, t.size)
-	binary.BigEndian.PutUint16(msg[8:], t.flags(c.structured))
+	msg := binary.BigEndian.AppendUint64(nil, t.size)
+	msg = binary.BigEndian.AppendUint16(msg, t.flags(c.structured))
 	if !c.noZeroes {
-		msg = msg[:10+exportPadding]
+		msg = append(msg, make([]byte, exportPadding)...)
 	}
 	if _, err := c.nc.Write(msg); err != nil {
 		return fmt.Errorf("write export: %w", err)

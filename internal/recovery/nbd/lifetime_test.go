@@ -238,19 +238,19 @@ func TestListenUnix(t *testing.T) {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "s")
-	ln, err := nbd.ListenUnix(path)
+	ln, err := nbd.ListenUnix(context.Background(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("socket mode %v, %v", info.Mode(), err)
 	}
-	if _, err := nbd.ListenUnix(path); !errors.Is(err, syscall.EADDRINUSE) {
+	if _, err := nbd.ListenUnix(context.Background(), path); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("a living socket: %v", err)
 	}
 	ln.(*net.UnixListener).SetUnlinkOnClose(false) // as after kill -9
 	ln.Close()
-	ln, err = nbd.ListenUnix(path)
+	ln, err = nbd.ListenUnix(context.Background(), path)
 	if err != nil {
 		t.Fatalf("a dead socket: %v", err)
 	}
@@ -258,10 +258,10 @@ func TestListenUnix(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := nbd.ListenUnix(path); !errors.Is(err, syscall.EADDRINUSE) {
+	if _, err := nbd.ListenUnix(context.Background(), path); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("a file: %v", err)
 	}
-	if _, err := nbd.ListenUnix(filepath.Join(dir, string(bytes.Repeat([]byte("x"), 120)))); err == nil {
+	if _, err := nbd.ListenUnix(context.Background(), filepath.Join(dir, string(bytes.Repeat([]byte("x"), 120)))); err == nil {
 		t.Error("a path that is too long was accepted")
 	}
 }

@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -14,7 +15,7 @@ const maxSocketPath = 107
 // ListenUnix listens on a unix socket at path that only the owner may use. A
 // socket that a dead server left there is replaced; one that still answers, or
 // anything that is not a socket, is refused with syscall.EADDRINUSE.
-func ListenUnix(path string) (net.Listener, error) {
+func ListenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("listen on %s: the path of a unix socket may have %d bytes, this one has %d; use a shorter directory",
 			path, maxSocketPath, len(path))
@@ -26,7 +27,7 @@ func ListenUnix(path string) (net.Listener, error) {
 	case info.Mode().Type() != os.ModeSocket:
 		return nil, fmt.Errorf("listen on %s: something that is not a socket lies there; move it away: %w", path, syscall.EADDRINUSE)
 	default:
-		nc, err := net.Dial("unix", path)
+		nc, err := new(net.Dialer).DialContext(ctx, "unix", path)
 		if err == nil {
 			nc.Close()
 			return nil, fmt.Errorf("listen on %s: another server answers there; stop it first: %w", path, syscall.EADDRINUSE)
@@ -38,13 +39,12 @@ func ListenUnix(path string) (net.Listener, error) {
 			return nil, fmt.Errorf("remove stale socket: %w", err)
 		}
 	}
-	ln, err := net.Listen("unix", path)
+	ln, err := new(net.ListenConfig).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, err
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
-		ln.Close()
-		return nil, fmt.Errorf("restrict socket to its owner: %w", err)
+		return nil, errors.Join(fmt.Errorf("restrict socket to its owner: %w", err), ln.Close())
 	}
 	return ln, nil
 }

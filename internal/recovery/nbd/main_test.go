@@ -34,7 +34,7 @@ func serveFile(path, socket string) error {
 	if err != nil {
 		return err
 	}
-	ln, err := nbd.ListenUnix(socket)
+	ln, err := nbd.ListenUnix(context.Background(), socket)
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func startServer(t testing.TB, cfg nbd.Config) (*nbd.Server, string) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "s")
-	ln, err := nbd.ListenUnix(socket)
+	ln, err := nbd.ListenUnix(context.Background(), socket)
 	if err != nil {
 		t.Fatal(err)
 	}

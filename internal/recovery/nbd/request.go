@@ -48,6 +48,9 @@ func (r *request) decode(b []byte) error {
 	r.cookie = binary.BigEndian.Uint64(b[8:])
 	r.offset = binary.BigEndian.Uint64(b[16:])
 	r.length = binary.BigEndian.Uint32(b[24:])
+	if r.cmd == cmdWrite && r.length > maxPayload {
+		return fmt.Errorf("a write of %d bytes is longer than the %d that were agreed", r.length, maxPayload)
+	}
 	return nil
 }
 

@@ -86,18 +86,18 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		ln.Close()
-		return ErrClosed
+		return errors.Join(ErrClosed, ln.Close())
 	}
 	s.listeners[ln] = struct{}{}
 	s.mu.Unlock()
 
 	var conns sync.WaitGroup
 	defer conns.Wait()
-	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	// It may be closed more than once, which the later calls complain of.
+	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
 	defer func() {
 		stop()
-		ln.Close()
+		_ = ln.Close()
 		s.mu.Lock()
 		delete(s.listeners, ln)
 		s.mu.Unlock()
@@ -168,7 +168,7 @@ func (s *Server) stopListening(end func(*conn)) {
 	defer s.mu.Unlock()
 	s.closed = true
 	for ln := range s.listeners {
-		ln.Close()
+		_ = ln.Close()
 	}
 	for c := range s.conns {
 		end(c)

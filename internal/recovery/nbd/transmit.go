@@ -26,13 +26,15 @@ func (c *conn) transmit(ctx context.Context) error {
 			r.free()
 			return nil
 		}
-		bad := c.check(r)
-		if err := c.receive(ctx, r, bad); err != nil {
-			return err
-		}
-		if bad != 0 {
+		if bad := c.check(r); bad != 0 {
+			if err := c.skip(r); err != nil {
+				return err
+			}
 			c.fail(r, bad)
 			continue
+		}
+		if err := c.receive(ctx, r); err != nil {
+			return err
 		}
 		select {
 		case c.work <- r: // a worker was idle
@@ -47,19 +49,21 @@ func (c *conn) transmit(ctx context.Context) error {
 	}
 }
 
-// receive reserves memory for the request's payload and, for a write, reads it.
-// The payload of a bad request is skipped. On error nothing stays reserved.
-func (c *conn) receive(ctx context.Context, r *request, bad code) error {
-	if r.cmd == cmdWrite && (bad != 0 || r.length > maxPayload) {
-		if r.length > maxPayload {
-			return fmt.Errorf("a write of %d bytes is longer than the %d that were agreed", r.length, maxPayload)
-		}
-		if _, err := io.CopyN(io.Discard, c.br, int64(r.length)); err != nil {
-			return fmt.Errorf("skip payload: %w", err)
-		}
+// skip reads past the payload of a request that is refused.
+func (c *conn) skip(r *request) error {
+	if r.cmd != cmdWrite {
 		return nil
 	}
-	if bad != 0 || r.cmd != cmdRead && r.cmd != cmdWrite {
+	if _, err := io.CopyN(io.Discard, c.br, int64(r.length)); err != nil {
+		return fmt.Errorf("skip payload: %w", err)
+	}
+	return nil
+}
+
+// receive reserves memory for the request's payload and, for a write, reads it.
+// On error nothing stays reserved.
+func (c *conn) receive(ctx context.Context, r *request) error {
+	if r.cmd != cmdRead && r.cmd != cmdWrite {
 		return nil
 	}
 	cost := bufferCost(int(r.length))

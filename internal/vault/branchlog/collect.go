@@ -99,11 +99,13 @@ func (l *Log) remove(dead []*logFile) error {
 		l.mu.Unlock()
 		f.release()
 		if err := l.files.Remove("remove dead log file", f.path); err != nil {
-			return l.finish(err)
+			l.finish(err)
+			return err
 		}
 	}
 	if err := l.files.SyncDir("remove dead log file", l.dir); err != nil {
-		return l.finish(err)
+		l.finish(err)
+		return err
 	}
 	return nil
 }
@@ -114,7 +116,7 @@ func (l *Log) rewrite(ctx context.Context, f *logFile) error {
 	if err != nil {
 		return err
 	}
-	if why != io.EOF {
+	if !errors.Is(why, io.EOF) {
 		return f.corrupt(end, why.Error())
 	}
 	var ops []*op

@@ -69,12 +69,15 @@ func (l *Log) sync() (upTo uint64, err error) {
 	l.mu.RUnlock()
 	defer f.release()
 	if err := l.files.Sync("sync branch log", f.f); err != nil {
-		return 0, l.finish(err)
+		l.finish(err)
+		return 0, err
 	}
 	// Not synced itself: an old mark is true, too, and this one is there after a
 	// kill, when it matters that damage is not taken for a torn end.
 	if _, err := l.mark.WriteAt(m.encode(), 0); err != nil {
-		return 0, l.finish(fmt.Errorf("write flush mark: %w", err))
+		err = fmt.Errorf("write flush mark: %w", err)
+		l.finish(err)
+		return 0, err
 	}
 	return m.sequence, nil
 }

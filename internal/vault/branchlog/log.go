@@ -230,9 +230,8 @@ func (l *Log) Close() error {
 }
 
 // finish makes err the answer to every later call, unless there is one already.
-func (l *Log) finish(err error) error {
+func (l *Log) finish(err error) {
 	l.finished.CompareAndSwap(nil, &err)
-	return err
 }
 
 // err is the failure that ended the log, nil while it lives.

@@ -3,6 +3,7 @@ package branchlog
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -58,7 +59,7 @@ func (l *Log) records(ctx context.Context, since uint64, yield func(Record, erro
 			return err
 		}
 		// The end of the file that is being written may be half a group.
-		if why != io.EOF && (len(groups) == 0 || groups[len(groups)-1].sequence < min(upTo, f.lastOf(l))) {
+		if !errors.Is(why, io.EOF) && (len(groups) == 0 || groups[len(groups)-1].sequence < min(upTo, f.lastOf(l))) {
 			return f.corrupt(end, why.Error())
 		}
 		for _, g := range groups {

@@ -232,7 +232,7 @@ func (l *Log) replaySealed(f *logFile) error {
 	if err != nil {
 		return err
 	}
-	if why != io.EOF {
+	if !errors.Is(why, io.EOF) {
 		return f.corrupt(end, why.Error())
 	}
 	return l.replay(f, groups, end)
@@ -253,8 +253,8 @@ func (l *Log) replayLast(f *logFile, flushed mark) error {
 	if len(groups) > 0 {
 		lastGroup = groups[len(groups)-1].sequence
 	}
-	if why != io.EOF {
-		if why != errNotGroup {
+	if !errors.Is(why, io.EOF) {
+		if !errors.Is(why, errNotGroup) {
 			// Its checksum is right, so no crash made it.
 			return f.corrupt(end, why.Error())
 		}
@@ -284,7 +284,7 @@ func (l *Log) replayLast(f *logFile, flushed mark) error {
 	if len(groups) == 0 {
 		return l.discard(f)
 	}
-	if why != io.EOF {
+	if !errors.Is(why, io.EOF) {
 		if err := f.f.Truncate(int64(end) * BlockSize); err != nil {
 			return fmt.Errorf("cut torn end: %w", err)
 		}
