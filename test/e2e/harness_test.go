@@ -152,7 +152,12 @@ type installation struct {
 // initializes the account.
 func install(t *testing.T) *installation {
 	t.Helper()
-	in := &installation{dir: filepath.Join(t.TempDir(), "data")}
+	return installAt(t, filepath.Join(t.TempDir(), "data"))
+}
+
+func installAt(t *testing.T, dir string) *installation {
+	t.Helper()
+	in := &installation{dir: dir}
 	// A failed test may leave machines: they outlive their server by design.
 	machines := rig.Rig{Dir: filepath.Dir(in.dir)}
 	t.Cleanup(func() {
