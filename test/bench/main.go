@@ -93,7 +93,7 @@ func run(ctx context.Context, binary, out, dir string) (err error) {
 }
 
 func print(m measurement) {
-	line := fmt.Sprintf("%-46s %9.2f %-4s", m.Name, m.Ours, m.Unit)
+	line := fmt.Sprintf("%-52s %8.2f %-4s", m.Name, m.Ours, m.Unit)
 	if m.Peer != "" {
 		line += fmt.Sprintf("  %s %.2f %s: %.2fx", m.Peer, m.PeerValue, m.Unit, m.Ratio)
 	}
