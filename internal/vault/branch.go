@@ -147,8 +147,9 @@ func (b *branch) readLocked(ctx context.Context) (*state, error) {
 	numbers := numbered(names, ".manifest")
 	if len(numbers) == 0 {
 		if b.name == MainBranch {
-			return nil, &CorruptError{Object: manifestName(b.server, b.name, 1),
-				Reason: "absent: the creation of the server was cut short (create it again), or its main branch is lost"}
+			if err := b.v.checkUnused(ctx, b.server); err != nil {
+				return nil, err
+			}
 		}
 		return nil, fmt.Errorf("branch %s of %s: %w", b.name, b.server, ErrAbsent)
 	}

@@ -32,9 +32,9 @@ func keyName(server drs.SourceServerID, number uint64) string {
 	return fmt.Sprintf("%s%016x.key", keyFolder(server), number)
 }
 
-func branchesFolder(server drs.SourceServerID) string {
-	return "servers/" + string(server) + "/branches/"
-}
+func serverFolder(server drs.SourceServerID) string { return "servers/" + string(server) + "/" }
+
+func branchesFolder(server drs.SourceServerID) string { return serverFolder(server) + "branches/" }
 
 func branchFolder(server drs.SourceServerID, branch string) string {
 	return branchesFolder(server) + branch + "/"
@@ -49,11 +49,11 @@ func checkpointName(server drs.SourceServerID, branch string, number uint64) str
 }
 
 func segmentName(server drs.SourceServerID, id segment.ID) string {
-	return "servers/" + string(server) + "/segments/" + id.String() + ".segment"
+	return serverFolder(server) + "segments/" + id.String() + ".segment"
 }
 
 func runName(server drs.SourceServerID, level int, covers [32]byte) string {
-	return fmt.Sprintf("servers/%s/maps/%d-%x.run", server, level, covers[:16])
+	return fmt.Sprintf("%smaps/%d-%x.run", serverFolder(server), level, covers[:16])
 }
 
 // numbered picks the numbers of the objects in a folder that end in suffix,

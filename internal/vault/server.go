@@ -14,7 +14,8 @@ import (
 )
 
 // CreateServer gives a source server a data key and an empty main branch, durably.
-// ErrExists: it has them. A creation that was cut short is completed.
+// ErrExists: it has them. A creation that was cut short, after which the main branch
+// is ErrAbsent, is completed.
 func (v *Vault) CreateServer(ctx context.Context, server drs.SourceServerID) error {
 	if err := checkServer(server); err != nil {
 		return fmt.Errorf("create server: %w", err)
@@ -54,10 +55,27 @@ func (v *Vault) createServer(ctx context.Context, server drs.SourceServerID) err
 	if len(names) > 0 {
 		return ErrExists
 	}
+	if err := v.checkUnused(ctx, server); err != nil {
+		return err
+	}
 	var seed [8]byte
 	rand.Read(seed[:])
 	first := []edit{seedEdit(binary.LittleEndian.Uint64(seed[:]))}
 	return v.beginBranch(ctx, server, MainBranch, dataKey, first)
+}
+
+// checkUnused tells a server whose creation was cut short, of which nothing but the key
+// is there, from one whose main branch is lost, which is damage.
+func (v *Vault) checkUnused(ctx context.Context, server drs.SourceServerID) error {
+	names, err := v.store.List(ctx, serverFolder(server))
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		return &CorruptError{Object: manifestName(server, MainBranch, 1),
+			Reason: "the main branch is lost, although other objects of the server are there: put it back from a copy of the vault"}
+	}
+	return nil
 }
 
 // beginBranch commits the first manifest of a branch, or returns ErrExists.

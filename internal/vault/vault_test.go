@@ -444,12 +444,27 @@ func TestHalfCreatedServer(t *testing.T) {
 		}
 	}
 	_, err := v.Writer(t.Context(), server, vault.MainBranch)
-	var corrupt *vault.CorruptError
-	if !errors.As(err, &corrupt) || !strings.Contains(err.Error(), "create it again") {
-		t.Errorf("got %v, want a CorruptError with the next step", err)
-	}
+	wantErr(t, err, vault.ErrAbsent)
 	if err := v.CreateServer(t.Context(), server); err != nil {
 		t.Fatal(err)
 	}
 	must(v.Writer(t.Context(), server, vault.MainBranch))(t)
+}
+
+func TestALostMainBranchIsNotMadeAgain(t *testing.T) {
+	store, h := damageWorld(t, false)
+	for _, name := range store.Names() {
+		if strings.Contains(name, "/branches/main/") {
+			store.Replace(name, nil)
+		}
+	}
+	v := must(vault.Open(t.Context(), store, h.keys, vault.Options{}))(t)
+	defer v.Close()
+	_, err := v.Writer(t.Context(), server, vault.MainBranch)
+	_, headErr := v.OpenHead(t.Context(), server, vault.MainBranch)
+	for _, err := range []error{err, headErr, v.CreateServer(t.Context(), server)} {
+		if !detected(err) || errors.Is(err, vault.ErrAbsent) {
+			t.Errorf("got %v, want a CorruptError", err)
+		}
+	}
 }

@@ -321,11 +321,9 @@ func (d *Dir) Delete(ctx context.Context, name string) error {
 		return kindOf(fmt.Errorf("delete %s: %w", name, err))
 	}
 	// Folders that became empty go too; rmdir refuses the others.
-	for ; folder != "."; folder = path.Dir(folder) {
-		if os.Remove(d.path(folder)) != nil {
-			break
-		}
+	for folder != "." && os.Remove(d.path(folder)) == nil {
 		d.unsettle(folder)
+		folder = path.Dir(folder)
 	}
 	return nil
 }

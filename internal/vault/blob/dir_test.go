@@ -141,3 +141,35 @@ func TestListFailsRatherThanShowWhatMayVanish(t *testing.T) {
 		t.Errorf("List = %v, %v; want the object", names, err)
 	}
 }
+
+// TestWhatADeadProcessLinkedIsSyncedBeforeItIsListed: it may have died between
+// linking a name and syncing the directory.
+func TestWhatADeadProcessLinkedIsSyncedBeforeItIsListed(t *testing.T) {
+	dying, path := newDir(t, func(op, _ string, do func() error) error {
+		if op == "put: sync directory" {
+			return syscall.EIO
+		}
+		return do()
+	})
+	if err := dying.PutIfAbsent(t.Context(), "a/b/c", []byte("x")); err == nil {
+		t.Fatal("put: want an error")
+	}
+	dying.Close()
+	synced := map[string]bool{}
+	next, err := openDir(path, durable.Files{Fault: func(op, dir string, do func() error) error {
+		synced[dir] = true
+		return do()
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if names, err := next.List(t.Context(), "a/b/"); err != nil || len(names) != 1 {
+		t.Fatalf("List = %v, %v; want the object", names, err)
+	}
+	for _, dir := range []string{"a/b", "a", "."} {
+		if !synced[filepath.Join(path, dir)] {
+			t.Errorf("listed, but %s was not synced", dir)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package segment
 import (
 	"fmt"
 	"hash/crc32"
+	"sync"
 
 	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
@@ -11,14 +12,14 @@ import (
 )
 
 // zstdDecoder only ever decodes into given room and is safe for concurrent use.
-var zstdDecoder = func() *zstd.Decoder {
+var zstdDecoder = sync.OnceValue(func() *zstd.Decoder {
 	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecodeAllCapLimit(true), zstd.IgnoreChecksum(true), // ours covers more
 		zstd.WithDecoderMaxMemory(64<<20), zstd.WithDecoderLowmem(true))
 	if err != nil {
 		panic(err) // the options are constant
 	}
 	return d
-}()
+})
 
 // Open checks, opens and decompresses frame i, given its stored bytes, and
 // returns its raw bytes, which are the caller's.
@@ -48,7 +49,7 @@ func (ix *Index) Open(i int, stored []byte) ([]byte, error) {
 	}
 	switch f.Codec {
 	case Zstd:
-		raw, err = zstdDecoder.DecodeAll(payload, raw)
+		raw, err = zstdDecoder().DecodeAll(payload, raw)
 	case S2:
 		n, e := s2.DecodedLen(payload)
 		if e == nil && n != int(f.Raw) {
