@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -53,32 +51,10 @@ func TestServerKilledDuringRecovery(t *testing.T) {
 		if last := log[len(log)-1].Event; last != types.JobLogEventJobEnd {
 			t.Errorf("round %d: the log ends with %s", round, last)
 		}
-		if machines := in.machines(t); len(machines) != 1 || machines[0] != instance {
+		if machines := in.machines(t); len(machines) != 1 || machines[instance] == 0 {
 			t.Errorf("round %d: machines that run: %v, want %s", round, machines, instance)
 		}
 	}
-}
-
-// machines lists the QEMU processes that run on this installation's disks.
-func (in *installation) machines(t *testing.T) []string {
-	t.Helper()
-	var ids []string
-	dirs, err := filepath.Glob(filepath.Join(in.dir, "instances", "i-*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, dir := range dirs {
-		if id := filepath.Base(dir); len(in.pids(id)) > 0 {
-			ids = append(ids, id)
-		}
-	}
-	return ids
-}
-
-// pids of the QEMU of an instance: those whose command line names it.
-func (in *installation) pids(instance string) []string {
-	out, _ := exec.Command("pgrep", "-f", "qemu-system.*"+instance).Output() // exit 1: none
-	return strings.Fields(string(out))
 }
 
 // A machine keeps its disk while its server is killed and comes back; and when
@@ -107,10 +83,8 @@ func TestARunningMachineKeepsItsDisk(t *testing.T) {
 
 	// The host dies: server and machine at once.
 	in.server.kill()
-	for _, pid := range in.pids(instance) {
-		if out, err := exec.Command("kill", "-9", pid).CombinedOutput(); err != nil {
-			t.Fatalf("kill the machine: %v: %s", err, out)
-		}
+	if err := in.rig.QuitMachines(); err != nil {
+		t.Fatal(err)
 	}
 	confirmed := console.LastDurable()
 	from = len(console.Lines(0))

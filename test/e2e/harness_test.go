@@ -146,6 +146,17 @@ type installation struct {
 	env    map[string]string
 	server *process
 	drs    *drs.Client
+	rig    rig.Rig // the same installation as the demo sees it
+}
+
+// machines are the processes of the instances whose machines run.
+func (in *installation) machines(t *testing.T) map[string]int {
+	t.Helper()
+	running, err := in.rig.Machines()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return running
 }
 
 // install makes a data directory, starts its server on free ports and
@@ -157,11 +168,10 @@ func install(t *testing.T) *installation {
 
 func installAt(t *testing.T, dir string) *installation {
 	t.Helper()
-	in := &installation{dir: dir}
+	in := &installation{dir: dir, rig: rig.Rig{Binary: binary, Dir: filepath.Dir(dir)}}
 	// A failed test may leave machines: they outlive their server by design.
-	machines := rig.Rig{Dir: filepath.Dir(in.dir)}
 	t.Cleanup(func() {
-		if err := machines.QuitMachines(); err != nil {
+		if err := in.rig.QuitMachines(); err != nil {
 			t.Error(err)
 		}
 	})
