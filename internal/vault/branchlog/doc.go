@@ -16,7 +16,8 @@
 //
 // After a failed fsync, or a failed write other than for want of space, the log
 // is finished: every later call returns that error. A write that finds no space
-// fails alone, with syscall.ENOSPC, EDQUOT or EFBIG, and changes nothing.
+// fails alone, with syscall.ENOSPC, EDQUOT or EFBIG; of a long one, what lies
+// before may have been written, as on any disk.
 //
 // The bytes on disk are described in docs/formats/branch-log.md. Whoever holds
 // the disk can still put an older copy of the whole directory in its place; that
