@@ -240,6 +240,7 @@ func TestAgentWithExpiredCertificate(t *testing.T) {
 // A certificate opens its own server only: whatever volumes are named, they are
 // that server's.
 func TestAgentTouchesOnlyItsServer(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	disk := image(t, 4<<20, seed(t))
 	a := runAgent(r.config(t.TempDir(), disk))
@@ -327,6 +328,7 @@ func TestProtocolViolations(t *testing.T) {
 
 // Of two agents with one identity the newer goes on and the older is told.
 func TestTwoAgentsWithOneIdentity(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	disk := image(t, 8<<20, seed(t))
 	cfg := r.config(t.TempDir(), disk)
@@ -440,6 +442,7 @@ func clone(m map[string]any) map[string]any {
 
 // Two images on one host are two servers.
 func TestImagesOnOneHostAreServersOfTheirOwn(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	for range 2 {
 		a := runAgent(r.config(t.TempDir(), image(t, 4<<20, seed(t))))
@@ -457,6 +460,7 @@ func TestServerThatMayNotReplicate(t *testing.T) {
 
 // A server that moved to another port is found again.
 func TestServerMoves(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	disk := image(t, 4<<20, seed(t))
 	r.direct()

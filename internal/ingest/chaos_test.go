@@ -120,6 +120,7 @@ func (s *stamps) wantPrefixes(t testing.TB, v *vault.Vault, server drs.SourceSer
 // moments while the disk changes: every consistent point is a prefix of the
 // writes, and in the end the vault equals the disk.
 func TestEveryPointIsAPrefixOfTheWrites(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -230,6 +231,7 @@ func kill(cmd *exec.Cmd) {
 
 // The same with real processes and kill -9, of either end, at any moment.
 func TestKillEitherEnd(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))

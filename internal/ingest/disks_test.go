@@ -14,6 +14,7 @@ import (
 
 // A disk that grows goes on as the larger one.
 func TestDiskGrows(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	disk := image(t, 8<<20+512, seed(t)) // the old last chunk is partial
 	cfg := r.config(t.TempDir(), disk)
@@ -47,6 +48,7 @@ func TestDiskGrows(t *testing.T) {
 // A disk that shrinks or vanishes stalls replication, with the cause and the next
 // step; what is in the vault stays, and all goes on when the disk is back.
 func TestDiskShrinksOrVanishes(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	disk := image(t, 8<<20, seed(t))
 	cfg := r.config(t.TempDir(), disk)
@@ -104,6 +106,7 @@ func TestDiskShrinksOrVanishes(t *testing.T) {
 
 // Two disks are one server, and one point holds both.
 func TestTwoDisks(t *testing.T) {
+	t.Parallel()
 	rng := seed(t)
 	r := newRig(t, nil)
 	disks := []string{image(t, 6<<20, rng), image(t, 9<<20, rng)}
@@ -129,6 +132,7 @@ func TestTwoDisks(t *testing.T) {
 
 // A block device, read around the page cache.
 func TestBlockDevice(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("loop devices need root")
 	}

@@ -97,6 +97,7 @@ func refuseAll(func() error) error { return errFull }
 // A full vault refuses epochs; when there is room again, replication goes on by
 // itself, and nothing that was acknowledged is lost.
 func TestFullVault(t *testing.T) {
+	t.Parallel()
 	rng := seed(t)
 	f := &faultVault{}
 	r := newRig(t, faulty(f))
@@ -134,6 +135,7 @@ func TestFullVault(t *testing.T) {
 // A vault that is full from the start: the initial sync begins again and again,
 // and ends well.
 func TestFullVaultAtInitialSync(t *testing.T) {
+	t.Parallel()
 	f := &faultVault{}
 	var refusals atomic.Int64
 	f.set(func(do func() error) error {
@@ -156,6 +158,7 @@ func TestFullVaultAtInitialSync(t *testing.T) {
 // The commit is stored, but the server thinks it failed: agent and server find
 // out, and agree.
 func TestCommitStoredButErrored(t *testing.T) {
+	t.Parallel()
 	f := &faultVault{}
 	r := newRig(t, faulty(f))
 	disk := image(t, 16<<20, seed(t))
@@ -214,6 +217,7 @@ func TestSlowVaultHoldsBackTheAgent(t *testing.T) {
 
 // A restarted agent sends what differs from the vault, and nothing else.
 func TestResumeSendsOnlyWhatDiffers(t *testing.T) {
+	t.Parallel()
 	f := &faultVault{}
 	r := newRig(t, faulty(f))
 	disk := image(t, 32<<20, seed(t))
@@ -249,6 +253,7 @@ func TestResumeSendsOnlyWhatDiffers(t *testing.T) {
 
 // Progress of an initial sync that breaks is kept.
 func TestBrokenInitialSyncGoesOn(t *testing.T) {
+	t.Parallel()
 	f := &faultVault{}
 	r := newRig(t, faulty(f))
 	disk := image(t, 400<<20, seed(t))
@@ -282,6 +287,7 @@ func TestBrokenInitialSyncGoesOn(t *testing.T) {
 
 // The same with a file system that is really full.
 func TestFullFileSystem(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("mounting needs root")
 	}

@@ -201,10 +201,7 @@ func (s *Server) enter(session *session) {
 	s.mu.Lock()
 	older := s.sessions[session.server]
 	s.sessions[session.server] = session
-	if away, ok := s.absent[session.server]; ok {
-		session.awaySince = away.since
-		delete(s.absent, session.server)
-	}
+	delete(s.absent, session.server)
 	s.mu.Unlock()
 	if older != nil {
 		older.stop(&replication.Error{

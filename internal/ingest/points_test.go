@@ -25,6 +25,7 @@ func TestPointWithoutAgent(t *testing.T) {
 
 // Many who ask at once all get a point, taken after they asked.
 func TestPointsOnDemand(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	disk := image(t, 8<<20, seed(t))
 	cfg := r.config(t.TempDir(), disk)
@@ -121,6 +122,7 @@ func TestRestlessDiskGetsFuzzyPoints(t *testing.T) {
 // While nothing changes no point is made, but the moment that the vault is equal
 // to moves on.
 func TestHeartbeatMovesThePointInTime(t *testing.T) {
+	t.Parallel()
 	f := &faultVault{}
 	r := newRig(t, faulty(f))
 	disk := image(t, 4<<20, seed(t))
@@ -146,6 +148,7 @@ func TestHeartbeatMovesThePointInTime(t *testing.T) {
 // The states of a server's life come in order, each allowed by the rules, and a
 // lost agent is an error but no change of state.
 func TestStates(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	disk := image(t, 8<<20, seed(t))
 	a := runAgent(r.config(t.TempDir(), disk))
@@ -189,6 +192,7 @@ func TestStates(t *testing.T) {
 
 // A server that was expected from the start and whose agent never came.
 func TestAgentThatNeverCame(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	r.server.Expect(someServer, drs.DataReplicationInfo{State: drs.ReplicationContinuous})
 	r.catalog.await(t, "AGENT_NOT_SEEN", func() bool {
@@ -199,10 +203,15 @@ func TestAgentThatNeverCame(t *testing.T) {
 
 // Settings reach a running agent.
 func TestThrottleIsChangedLive(t *testing.T) {
+	t.Parallel()
 	f := &faultVault{}
 	r := newRig(t, faulty(f))
 	r.catalog.settings = ingest.Settings{ThrottleMbps: 1}
-	disk := image(t, 64<<20, seed(t)) // a few MiB that do not pack: tens of seconds at 1 Mbps
+	rng := seed(t)
+	disk := image(t, 64<<20, rng)
+	random := make([]byte, 16<<20) // minutes at 1 Mbps, more than a test waits
+	rng.Read(random)
+	write(t, disk, random, 0)
 	a := runAgent(r.config(t.TempDir(), disk))
 	defer a.stop(t)
 	r.catalog.await(t, "INITIAL_SYNC", func() bool {
@@ -225,6 +234,7 @@ func TestThrottleIsChangedLive(t *testing.T) {
 
 // A deleted server's session ends, and its agent with it.
 func TestForget(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	a := runAgent(r.config(t.TempDir(), image(t, 4<<20, seed(t))))
 	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })

@@ -19,13 +19,12 @@ import (
 // session is one agent's connection. The reader takes messages off the line, the
 // worker makes them happen in the vault, the reporter tells the catalogue.
 type session struct {
-	srv       *Server
-	conn      *replication.Conn
-	server    drs.SourceServerID
-	version   uint16
-	awaySince time.Time // when the agent's last session ended; zero: not known
-	status    *status
-	done      chan struct{} // closed when the session holds nothing any more
+	srv     *Server
+	conn    *replication.Conn
+	server  drs.SourceServerID
+	version uint16
+	status  *status
+	done    chan struct{} // closed when the session holds nothing any more
 
 	outstanding atomic.Int64 // bytes of Data queued and not processed
 

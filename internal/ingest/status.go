@@ -154,6 +154,14 @@ func (s *status) progress(m *replication.Progress, at time.Time) {
 		s.now.ETA = time.Time{}
 		switch m.Phase {
 		case replication.PhaseScanning:
+			if s.now.State == drs.ReplicationStalled { // it flows again
+				s.now.Error = nil
+				if s.hasPoint {
+					s.toLocked(drs.ReplicationRescan)
+				} else {
+					s.toLocked(drs.ReplicationInitialSync)
+				}
+			}
 			if scanned > 0 && scanned < total {
 				left := time.Duration(float64(at.Sub(s.since)) / float64(scanned) * float64(total-scanned))
 				s.now.ETA = at.Add(left).UTC()

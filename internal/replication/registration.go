@@ -2,6 +2,7 @@ package replication
 
 import (
 	"net"
+	"strconv"
 
 	"lifeboat/internal/drs"
 )
@@ -50,7 +51,7 @@ type RegistrationError struct {
 func CompleteAddress(address, host string) string {
 	h, port, err := net.SplitHostPort(address)
 	if err != nil {
-		h, port = address, "1500"
+		h, port = address, strconv.Itoa(DefaultPort)
 	}
 	if ip := net.ParseIP(h); h == "" || ip != nil && ip.IsUnspecified() {
 		h = host

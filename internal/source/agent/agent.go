@@ -89,6 +89,7 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 	}
 	a.tracker = blocktrack.Scan{Disks: len(disks.all)}
+	defer a.tracker.Close() // reads only: there is nothing to lose
 	a.log.Info("agent ready", "server", a.id.SourceServerID, "replication", a.id.ReplicationAddress,
 		"disks", cfg.Disks, "tracker", a.tracker.Name())
 	return a.replicate(ctx)

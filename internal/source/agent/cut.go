@@ -212,8 +212,10 @@ func (c *cutter) stall(ctx context.Context, err error, next string) error {
 		return err
 	}
 	if err := c.s.a.disks.reopen(); err != nil {
-		c.s.a.log.Debug("disk still not there", "err", err)
+		c.s.a.log.Debug("disk still not as it was", "err", err)
+		return nil // the next pass meets it again
 	}
+	c.s.phase(replication.PhaseScanning, "", "")
 	return nil
 }
 

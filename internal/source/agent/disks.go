@@ -48,8 +48,8 @@ func openDisks(paths []string) (*diskSet, error) {
 	return set, nil
 }
 
-// reopen opens all disks afresh, for the case that one went and came back. On an
-// error the old ones stay.
+// reopen opens all disks afresh, for the case that one went and came back. What
+// cannot be opened stays as it is; a disk that is smaller than it was is an error.
 func (s *diskSet) reopen() error {
 	for _, d := range s.all {
 		dev, err := blocktrack.Open(d.name)
@@ -58,6 +58,13 @@ func (s *diskSet) reopen() error {
 		}
 		d.dev.Close()
 		d.dev = dev
+		size, err := dev.Size()
+		if err != nil {
+			return err
+		}
+		if size < d.size {
+			return &blocktrack.ShrunkError{Device: d.name, Was: d.size, Now: size}
+		}
 	}
 	return nil
 }
