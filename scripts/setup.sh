@@ -28,6 +28,7 @@ test_needs='
 OVMF_CODE*.fd                         ovmf           edk2-ovmf        edk2-ovmf    ovmf
 */grub/x86_64-efi/modinfo.sh          grub-efi-amd64-bin grub2-efi-x64-modules grub grub-efi
 nbdinfo                               libnbd-bin     libnbd           libnbd       libnbd
+fio                                   fio            fio              fio          fio
 zstd                                  zstd           zstd             zstd         zstd
 gcc                                   gcc            gcc              gcc          gcc
 /usr/include/stdlib.h                 libc6-dev      glibc-devel      glibc        musl-dev

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -113,7 +112,7 @@ func (e *exports) openDisks(ctx context.Context, instance drs.RecoveryInstance) 
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
-		log, err := branchlog.Open(dir, key, base)
+		log, err := branchlog.Open(dir, key, below{base})
 		if err != nil {
 			return nil, err
 		}
@@ -121,6 +120,26 @@ func (e *exports) openDisks(ctx context.Context, instance drs.RecoveryInstance) 
 	}
 	return of, nil
 }
+
+// below is a volume of a recovery point as the base of a log: it tells where there
+// is no data, so that nobody reads holes.
+type below struct{ *vault.VolumeReader }
+
+// Extents implements branchlog.Mapper.
+func (b below) Extents(ctx context.Context, off, n int64, yield func(length int64, hole bool) bool) error {
+	spans, err := b.VolumeReader.Extents(ctx, off, n)
+	if err != nil {
+		return err
+	}
+	for _, s := range spans {
+		if !yield(s.Length, s.Hole) {
+			return nil
+		}
+	}
+	return nil
+}
+
+var _ branchlog.Mapper = below{}
 
 // reopen opens the disks of every instance that lives, after a restart. One that
 // cannot be opened is told of and does not keep the others from theirs.
@@ -168,7 +187,7 @@ func (of *exported) close() error {
 // serve answers on the socket until ctx ends, then writes everything out and
 // closes all disks. Machines that still run wait for the next serve.
 func (e *exports) serve(ctx context.Context) error {
-	listener, err := listenUnix(e.service.Socket)
+	listener, err := nbd.ListenUnix(ctx, e.service.Socket)
 	if err != nil {
 		return fmt.Errorf("serve disks: %w", err)
 	}
@@ -181,24 +200,4 @@ func (e *exports) serve(ctx context.Context) error {
 	}
 	clear(e.live)
 	return errors.Join(errs...)
-}
-
-// listenUnix listens on a socket in place of one that an earlier process left. The
-// directory is named through an open file of it, for a socket's address holds no
-// more than 107 bytes and a data directory may lie deeper.
-func listenUnix(path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	listener, err := net.Listen("unix", fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)))
-	if err != nil {
-		return nil, err
-	}
-	listener.(*net.UnixListener).SetUnlinkOnClose(false) // that name ends with dir
-	return listener, nil
 }
