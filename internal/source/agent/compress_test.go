@@ -84,29 +84,28 @@ func BenchmarkPack(b *testing.B) {
 	}
 }
 
-// How far a shipper is held back decides between size and speed.
-func TestHeldBackIsMeasured(t *testing.T) {
+// Whether the line or packing is what limits decides between size and speed.
+func TestSlowLineIsNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var p shipper
-		ship := func(wait, send time.Duration) {
-			for range 200 {
-				time.Sleep(wait)
-				start := time.Now()
-				time.Sleep(send)
-				p.measure(start)
-			}
-		}
+		var l line
 		for _, test := range []struct {
 			name       string
 			wait, send time.Duration
 			want       bool
 		}{
 			{"packing limits", 3 * time.Millisecond, time.Millisecond, false},
-			{"the line limits", 50 * time.Microsecond, 20 * time.Millisecond, true},
+			{"a line of 3 MB/s", 50 * time.Microsecond, 20 * time.Millisecond, true},
 			{"fast again", 3 * time.Millisecond, time.Millisecond, false},
+			{"a line of 600 MB/s", 10 * time.Microsecond, 90 * time.Microsecond, false},
 		} {
-			if ship(test.wait, test.send); p.held() != test.want {
-				t.Errorf("%s: held back %v", test.name, p.held())
+			for range 300 {
+				time.Sleep(test.wait)
+				start := time.Now()
+				time.Sleep(test.send)
+				l.measure(start, 60<<10)
+			}
+			if l.slow.Load() != test.want {
+				t.Errorf("%s: slow %v", test.name, l.slow.Load())
 			}
 		}
 	})

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 
 	"lifeboat/internal/replication"
@@ -28,28 +27,7 @@ type shipper struct {
 	extents [1]replication.Extent
 	data    replication.Data // scratch
 
-	done time.Time     // when the last chunk was sent
-	busy atomic.Uint32 // share of the time in sending, in 1/1000, of the last fifty chunks or so
-}
-
-// heldShare is the share of its time in sending from which a shipper counts as
-// held back: encrypting alone takes far less of it than packing does.
-const heldShare = 750
-
-// held tells whether line, throttle or vault keep the shipper from its queue.
-// Safe for concurrent use.
-func (p *shipper) held() bool { return p.busy.Load() > heldShare }
-
-// measure follows the share of time between done and now that went into sending
-// since start.
-func (p *shipper) measure(start time.Time) {
-	now := time.Now()
-	if whole := now.Sub(p.done); whole > 0 && !p.done.IsZero() {
-		share := int64(now.Sub(start)) * 1000 / int64(whole)
-		old := int64(p.busy.Load())
-		p.busy.Store(uint32(old + (share-old)/50))
-	}
-	p.done = now
+	line line
 }
 
 func (p *shipper) begin() error {
@@ -72,7 +50,7 @@ func (p *shipper) chunk(ctx context.Context, it item) error {
 	if err := p.begin(); err != nil {
 		return err
 	}
-	defer p.measure(time.Now())
+	defer p.line.measure(time.Now(), len(it.packed))
 	d := p.s.a.disks.all[it.disk]
 	block := uint64(it.chunk) * (chunkBlocks)
 	var err error
