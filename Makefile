@@ -28,9 +28,11 @@ demo: setup-demo build ## protect a machine, kill it, recover it; ends by itself
 
 .PHONY: test
 test: setup-test ## all tests; quiet when green
-	@$(GO) vet ./...
-	@$(call quietly,$(GO) test -timeout 10m ./cmd/... ./internal/...)
-	@$(call quietly,$(GO) test -timeout 15m -p 1 ./test/...)
+	@$(call quietly,$(GO) vet ./...)
+	@status=0; \
+	$(call quietly,$(GO) test -timeout 10m ./cmd/... ./internal/...) || status=1; \
+	$(call quietly,$(GO) test -timeout 15m -p 1 ./test/...) || status=1; \
+	exit $$status
 
 .PHONY: race
 race: setup-test ## the internal packages under the race detector (RUN=regexp to choose)
@@ -56,6 +58,6 @@ clean: ## remove what the targets built
 setup-build setup-demo setup-test setup-bench:
 	@scripts/setup.sh $(@:setup-%=%)
 
-# Packages without tests are no news; everything else go test says is kept, and
-# so is its exit status.
-quietly = $(1) 2>&1 | { grep --line-buffered -v 'no test files' || true; }
+# Packages without tests and modules on their way are no news; everything else go
+# says is kept, and so is its exit status.
+quietly = $(1) 2>&1 | { grep --line-buffered -vE 'no test files|^go: downloading ' || true; }
