@@ -252,7 +252,7 @@ func (b *branch) pointsAfter(ctx context.Context, names []string, number uint64)
 			break
 		}
 		if st, err := b.readCheckpoint(ctx, n); err == nil {
-			for _, p := range st.points {
+			for _, p := range st.points.items {
 				if p.point.Epoch > number {
 					out = append(out, p.point.ID)
 				}

@@ -92,7 +92,7 @@ func (b *branch) readCheckpoint(ctx context.Context, number uint64) (*state, err
 	if err != nil {
 		return nil, corrupt(err.Error())
 	}
-	before := &state{server: b.server, branch: b.name}
+	before := &state{server: b.server, branch: b.name, segments: newShared[segmentRef](len(edits))}
 	st, err := before.next(number, env.Link, edits)
 	if err != nil {
 		return nil, corrupt(err.Error())

@@ -41,7 +41,7 @@ func putEdits(edits []edit) []byte {
 // decodeEdits reads a body. An edit of an unknown kind means a newer program:
 // leaving it out could show a wrong state.
 func decodeEdits(body []byte) ([]edit, error) {
-	var edits []edit
+	edits := make([]edit, 0, countEdits(body))
 	c := cursor{b: body}
 	for len(c.b) > 0 {
 		kind := c.u8()
@@ -74,6 +74,15 @@ func decodeEdits(body []byte) ([]edit, error) {
 		edits = append(edits, e)
 	}
 	return edits, nil
+}
+
+// countEdits returns how many edits there are, as far as the body is whole.
+func countEdits(body []byte) (n int) {
+	for c := (cursor{b: body}); len(c.b) > 0 && !c.short; n++ {
+		c.u8()
+		c.take(uint64(c.u32()))
+	}
+	return n
 }
 
 // segmentEdit adds a segment to the branch.
@@ -110,7 +119,7 @@ func (e segmentEdit) apply(s *state) error {
 	}
 	ref := e.segmentRef
 	ref.branch = s.branch
-	s.segments = append(s.segments, ref)
+	s.segments = s.segments.with(ref)
 	s.seq = e.seq
 	return nil
 }
@@ -166,7 +175,7 @@ func (e pointEdit) apply(s *state) error {
 	}
 	p := e.point
 	p.SourceServer = s.server
-	s.points = append(s.points, pointRef{point: p, seq: e.seq, volumes: s.volumes})
+	s.points = s.points.with(pointRef{point: p, seq: e.seq, volumes: s.volumes})
 	return nil
 }
 
@@ -177,13 +186,13 @@ func (dropPointEdit) kind() uint8           { return kindDropPoint }
 func (e dropPointEdit) put(b []byte) []byte { return putString(b, string(e.id)) }
 
 func (e dropPointEdit) apply(s *state) error {
-	kept := make([]pointRef, 0, len(s.points))
-	for _, p := range s.points {
+	kept := newShared[pointRef](len(s.points.items))
+	for _, p := range s.points.items {
 		if p.point.ID != e.id {
-			kept = append(kept, p)
+			kept = kept.with(p)
 		}
 	}
-	if len(kept) == len(s.points) {
+	if len(kept.items) == len(s.points.items) {
 		return fmt.Errorf("point %s is dropped but was never added", e.id)
 	}
 	s.points = kept

@@ -44,7 +44,7 @@ func (v *Vault) Branches(ctx context.Context, server drs.SourceServerID) ([]stri
 func (v *Vault) Points(ctx context.Context, server drs.SourceServerID) ([]drs.RecoveryPoint, error) {
 	var out []drs.RecoveryPoint
 	damage, err := v.eachBranch(ctx, server, func(_ *branch, st *state) bool {
-		for _, p := range st.points {
+		for _, p := range st.points.items {
 			out = append(out, p.point)
 		}
 		return true

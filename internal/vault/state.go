@@ -21,8 +21,8 @@ type state struct {
 	seq      uint64   // of the last segment, the base's included
 	base     *base    // nil for the main branch
 	volumes  []Volume // sorted by ID; replaced, never changed
-	segments []segmentRef
-	points   []pointRef // oldest first
+	segments shared[segmentRef]
+	points   shared[pointRef] // oldest first
 	seed     uint64
 	dropped  bool
 }
@@ -72,7 +72,7 @@ func (s *state) edits() []edit {
 	if s.base != nil {
 		out = append(out, s.base)
 	}
-	for _, r := range s.segments {
+	for _, r := range s.segments.items {
 		out = append(out, segmentEdit{r})
 	}
 	var volumes []Volume
@@ -84,7 +84,7 @@ func (s *state) edits() []edit {
 		}
 		volumes = to
 	}
-	for _, p := range s.points {
+	for _, p := range s.points.items {
 		change(p.volumes)
 		out = append(out, pointEdit{p.point, p.seq})
 	}
@@ -94,8 +94,8 @@ func (s *state) edits() []edit {
 
 func (s *state) head() Head {
 	h := Head{Number: s.number, Hash: s.hash, Volumes: slices.Clone(s.volumes), DigestSeed: s.seed}
-	if n := len(s.points); n > 0 {
-		p := s.points[n-1].point
+	if n := len(s.points.items); n > 0 {
+		p := s.points.items[n-1].point
 		h.LastPoint = &p
 	}
 	return h
@@ -103,14 +103,15 @@ func (s *state) head() Head {
 
 // upTo returns the branch's own segments up to a sequence.
 func (s *state) upTo(seq uint64) []segmentRef {
-	n := sort.Search(len(s.segments), func(i int) bool { return s.segments[i].seq > seq })
-	return s.segments[:n:n]
+	all := s.segments.items
+	n := sort.Search(len(all), func(i int) bool { return all[i].seq > seq })
+	return all[:n:n]
 }
 
 func (s *state) point(id drs.RecoverySnapshotID) (pointRef, bool) {
-	for i := len(s.points) - 1; i >= 0; i-- {
-		if s.points[i].point.ID == id {
-			return s.points[i], true
+	for _, p := range slices.Backward(s.points.items) {
+		if p.point.ID == id {
+			return p, true
 		}
 	}
 	return pointRef{}, false

@@ -468,3 +468,38 @@ func TestALostMainBranchIsNotMadeAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestAFencedCommitLeavesNoTrace: also not in what the process has in memory.
+func TestAFencedCommitLeavesNoTrace(t *testing.T) {
+	store, keys := blobtest.NewMem(), newKey(t)
+	v := newVault(t, store, keys, vault.Options{})
+	other := must(vault.Open(t.Context(), store, keys, vault.Options{}))(t) // another process
+	defer other.Close()
+	vol := []vault.Volume{{ID: 1, Size: vault.BlockSize}}
+	write := func(w *vault.Writer, seed uint64) error {
+		e := must(w.Begin(t.Context(), vol))(t)
+		if err := e.Append(frame(1, blocks(seed, 1), vault.CodecRaw, vault.Extent{Block: 0, Count: 1})); err != nil {
+			t.Fatal(err)
+		}
+		_, err := e.Commit(t.Context(), nil)
+		return err
+	}
+	stale := must(v.Writer(t.Context(), server, vault.MainBranch))(t)
+	for seed := range uint64(5) { // the lists in memory have room to spare
+		if err := write(stale, seed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := write(must(other.Writer(t.Context(), server, vault.MainBranch))(t), 100); err != nil {
+		t.Fatal(err)
+	}
+	check := func() {
+		t.Helper()
+		img := must(v.OpenHead(t.Context(), server, vault.MainBranch))(t)
+		defer img.Close()
+		(&disk{vault.BlockSize, blocks(100, 1)}).check(t, img, 1)
+	}
+	check()
+	wantErr(t, write(stale, 200), vault.ErrFenced)
+	check()
+}

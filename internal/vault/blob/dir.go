@@ -287,21 +287,25 @@ func (d *Dir) List(ctx context.Context, folder string) ([]string, error) {
 	return names, nil
 }
 
-// holdsObject tells whether any file lies below dir: a crash can leave folders empty.
+// holdsObject tells whether any file lies below dir: a crash can leave folders
+// empty. It looks at few entries: the first one of a full folder tells.
 func (d *Dir) holdsObject(dir string) bool {
-	errFound := errors.New("found")
-	return filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) { // just deleted
-			return nil
+	f, err := os.Open(dir)
+	if err != nil { // an unreadable folder is shown, and fails when it is read
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	defer f.Close()
+	for {
+		entries, err := f.ReadDir(16)
+		for _, e := range entries {
+			if !e.IsDir() || d.holdsObject(filepath.Join(dir, e.Name())) {
+				return true
+			}
 		}
-		if err != nil { // an unreadable folder is shown, and fails when it is read
-			return err
+		if err != nil {
+			return !errors.Is(err, io.EOF)
 		}
-		if !e.IsDir() {
-			return errFound
-		}
-		return nil
-	}) != nil
+	}
 }
 
 // Delete implements Store.
