@@ -198,7 +198,7 @@ func derived(name string) bool {
 	return strings.HasSuffix(name, ".checkpoint") || strings.HasSuffix(name, ".run")
 }
 
-// ctxOf is for helpers that serve rapid, fuzzing and plain tests alike.
+// ctxOf is for code that serves rapid, fuzzing and plain tests alike.
 var ctxOf = context.Background()
 
 // fullStore refuses puts while it is full.
