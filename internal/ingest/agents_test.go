@@ -203,6 +203,7 @@ const someServer drs.SourceServerID = "s-00000000000000001"
 
 func TestCertificates(t *testing.T) {
 	r := newRig(t, nil)
+	r.make(t, someServer)
 	foreign, err := iam.CreateAuthority(mkdir(t, "foreign"))
 	if err != nil {
 		t.Fatal(err)
@@ -249,6 +250,7 @@ func TestAgentTouchesOnlyItsServer(t *testing.T) {
 	a.stop(t)
 	point := r.catalog.points[victim][0]
 
+	r.make(t, someServer)
 	conn, welcome, err := r.greet(t, certificate(t, r.authority, someServer, time.Hour))
 	if err != nil || welcome.HeadNumber != 1 {
 		t.Fatalf("welcome %+v, %v", welcome, err)
@@ -285,6 +287,7 @@ func TestAgentTouchesOnlyItsServer(t *testing.T) {
 // What breaks the protocol ends the session and nothing else.
 func TestProtocolViolations(t *testing.T) {
 	r := newRig(t, nil)
+	r.make(t, someServer)
 	disks := &replication.Disks{Disks: []replication.Disk{{Device: "/dev/sda", Size: 1 << 20}}}
 	block := func(b uint64) *replication.Data {
 		return &replication.Data{Extents: []replication.Extent{{Block: b, Count: 1}}, RawLen: 4096, Payload: make([]byte, 4096)}
@@ -475,4 +478,16 @@ func TestServerMoves(t *testing.T) {
 	}
 	r.direct()
 	wantContent(t, r.vault, r.takePoint(server), disk)
+}
+
+// A branch that the vault has lost is told of, and not made anew in silence.
+func TestLostBranchIsNotMadeAnew(t *testing.T) {
+	r := newRig(t, nil)
+	_, _, err := r.greet(t, certificate(t, r.authority, someServer, time.Hour))
+	if err == nil || !strings.Contains(err.Error(), "lost") || !strings.Contains(err.Error(), "restore") {
+		t.Errorf("got %v", err)
+	}
+	if servers, err := r.vault.Servers(t.Context()); err != nil || len(servers) != 0 {
+		t.Errorf("servers in the vault: %v, %v", servers, err)
+	}
 }

@@ -2,7 +2,6 @@ package ingest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"lifeboat/internal/drs"
@@ -11,8 +10,9 @@ import (
 
 // Vault opens the main branches of servers.
 type Vault interface {
-	// OpenBranch opens the server's main branch for appending, and makes the
-	// server where the vault does not have it. It ends any other writer.
+	// OpenBranch opens the server's main branch for appending, and ends any other
+	// writer. Registration made the branch: one that is absent was lost, and is
+	// never made anew in silence (vault.ErrAbsent).
 	OpenBranch(ctx context.Context, server drs.SourceServerID) (Branch, error)
 }
 
@@ -43,11 +43,6 @@ type onVault struct{ v *vault.Vault }
 
 func (o onVault) OpenBranch(ctx context.Context, server drs.SourceServerID) (Branch, error) {
 	w, err := o.v.Writer(ctx, server, vault.MainBranch)
-	if errors.Is(err, vault.ErrAbsent) {
-		if err = o.v.CreateServer(ctx, server); err == nil || errors.Is(err, vault.ErrExists) {
-			w, err = o.v.Writer(ctx, server, vault.MainBranch)
-		}
-	}
 	if err != nil {
 		return nil, err
 	}

@@ -198,7 +198,7 @@ func serveProcess(arg string) error {
 		return err
 	}
 	server := ingest.New(ingest.Config{
-		Vault: ingest.OnVault(v), Catalog: newMemCatalog(), TLS: authority.AgentTLS(cert), Identify: identify(authority),
+		Vault: makes{ingest.OnVault(v), v}, Catalog: newMemCatalog(), TLS: authority.AgentTLS(cert), Identify: identify(authority),
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	return server.Serve(context.Background(), l)
@@ -248,7 +248,7 @@ func TestKillEitherEnd(t *testing.T) {
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	l.Close()
 	handler := registrar(authority, nil, "127.0.0.1:"+port).(ingest.Registrar)
-	handler.CreateServer = func(context.Context, drs.SourceServerID) error { return nil } // the session does
+	handler.CreateServer = func(context.Context, drs.SourceServerID) error { return nil } // the child does: see makes
 	api := listen(t)
 	web := &http.Server{Handler: handler}
 	go web.Serve(tls.NewListener(api, &tls.Config{Certificates: []tls.Certificate{cert}}))
@@ -306,4 +306,18 @@ func TestKillEitherEnd(t *testing.T) {
 		v.Close()
 		server = startProcess(t, serverArg)
 	}
+}
+
+// makes is a vault that makes the server's place at its first session: in this
+// test the registrar has no access to the vault of the process that is killed.
+type makes struct {
+	ingest.Vault
+	v *vault.Vault
+}
+
+func (m makes) OpenBranch(ctx context.Context, server drs.SourceServerID) (ingest.Branch, error) {
+	if err := m.v.CreateServer(ctx, server); err != nil && !errors.Is(err, vault.ErrExists) {
+		return nil, err
+	}
+	return m.Vault.OpenBranch(ctx, server)
 }

@@ -224,6 +224,14 @@ func identify(authority *iam.Authority) func([]*x509.Certificate) (string, drs.S
 	}
 }
 
+// make gives a server its place in the vault, as its registration does.
+func (r *rig) make(t *testing.T, server drs.SourceServerID) {
+	t.Helper()
+	if err := r.vault.CreateServer(t.Context(), server); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // start runs the replication server, and the API with the registration.
 func (r *rig) start() {
 	r.t.Helper()

@@ -383,8 +383,11 @@ func (s *session) explain(err error) *replication.Error {
 	switch {
 	case errors.Is(err, vault.ErrFenced):
 		return &replication.Error{Code: replication.CodeInternal, Text: "another writer took over this server's branch", NextStep: "the agent connects again by itself"}
+	case errors.Is(err, vault.ErrAbsent):
+		return &replication.Error{Code: replication.CodeDamaged, Text: "the vault has lost this server's branch: " + err.Error(),
+			NextStep: "restore the vault from a copy; to begin anew without the old points, remove the agent's state directory and register again"}
 	case errors.As(err, &corrupt), errors.Is(err, vault.ErrNewerFormat), errors.Is(err, vault.ErrWrongKey):
-		return &replication.Error{Code: replication.CodeDamaged, Text: "the vault's copy cannot be read: " + err.Error(), NextStep: "run `lifeboat vault verify` on the server"}
+		return &replication.Error{Code: replication.CodeDamaged, Text: "the vault's copy cannot be read: " + err.Error(), NextStep: "restore the named object from a copy of the vault"}
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return &replication.Error{Code: replication.CodeBusy, Text: "the vault is full", NextStep: "free or add space on the vault's disk; replication then goes on by itself"}
 	}

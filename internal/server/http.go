@@ -7,13 +7,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"lifeboat/internal/replication"
 )
 
 // handler puts what the API address serves in its places. Whatever is not ours
 // is an operation of the DRS API.
 func (s *running) handler() http.Handler {
 	ours := http.NewServeMux()
-	ours.Handle("POST /lifeboat/v1/agents", s.registration)
+	ours.Handle(replication.RegisterPath, s.registration)
 	ours.Handle("/lifeboat/v1/source-servers/", s.export)
 	ours.Handle("/lifeboat/v1/recovery-instances/", s.instances)
 	ours.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, nil) })

@@ -272,7 +272,7 @@ func TestDamageIsTold(t *testing.T) {
 		}
 		_, sent, err := receive(body)
 		var sender *diskstream.SenderError
-		if !errors.As(err, &sender) || !strings.Contains(sender.Message, "lifeboat vault verify") {
+		if !errors.As(err, &sender) || !strings.Contains(sender.Message, "restore the named object") {
 			t.Errorf("%s: after %d bytes: %v, want the cause and the next step", encoding, sent, err)
 		}
 		<-disk.closed // or the test hangs: the point is held no longer

@@ -186,7 +186,7 @@ func acceptsZstd(r *http.Request) bool {
 func advice(err error) string {
 	var corrupt *vault.CorruptError
 	if errors.As(err, &corrupt) {
-		return fmt.Sprintf("%v. The vault holds a damaged object: export another point, and let `lifeboat vault verify` tell which ones it hurts.", err)
+		return fmt.Sprintf("%v. The vault holds a damaged object: export another point, or restore the named object from a copy of the vault.", err)
 	}
 	return fmt.Sprintf("%v. The server's log has more.", err)
 }
