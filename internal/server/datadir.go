@@ -226,16 +226,17 @@ func createDataDir(ctx context.Context, path string, first Settings) error {
 	return d.writeSettings()
 }
 
-func (d *DataDir) createVault(ctx context.Context, keys vault.KeyWrapper) error {
-	store, err := d.createBlobStore()
+func (d *DataDir) createVault(ctx context.Context, keys vault.KeyWrapper) (err error) {
+	store, err := blob.CreateDir(d.vaultPath())
+	if errors.Is(err, blob.ErrExists) {
+		return fmt.Errorf("there is a vault at %s already, and it belongs to another data directory: "+
+			"start with that directory, or name another place with --vault", d.vaultPath())
+	}
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, store.Close()) }()
 	v, err := vault.Create(ctx, store, keys, vault.Options{})
-	if errors.Is(err, vault.ErrExists) {
-		return fmt.Errorf("there is a vault at %s already, and it belongs to another data directory: "+
-			"start with that directory, or name another place with --vault", d.Settings.Vault)
-	}
 	if err != nil {
 		return fmt.Errorf("make the vault: %w", err)
 	}
@@ -266,9 +267,6 @@ func (d *DataDir) resolve(path string) string {
 	}
 	return filepath.Join(d.Path, path)
 }
-
-func (d *DataDir) createBlobStore() (blob.Store, error) { return blob.CreateDir(d.vaultPath()) }
-func (d *DataDir) openBlobStore() (blob.Store, error)   { return blob.OpenDir(d.vaultPath()) }
 
 const (
 	vaultScheme = "file:"

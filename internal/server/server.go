@@ -34,6 +34,7 @@ import (
 	"lifeboat/internal/recovery/machine/qemu"
 	"lifeboat/internal/server/export"
 	"lifeboat/internal/vault"
+	"lifeboat/internal/vault/blob"
 )
 
 // running is a server with all its parts.
@@ -41,6 +42,7 @@ type running struct {
 	Config
 	dir          *DataDir
 	db           *db.DB
+	store        *blob.Dir
 	vault        *vault.Vault
 	machines     *qemu.Driver
 	recovery     *recovery.Service
@@ -164,10 +166,16 @@ func (s *running) openStores(ctx context.Context) (err error) {
 			err = errors.Join(err, s.db.Close())
 		}
 	}()
-	store, err := s.dir.openBlobStore()
+	store, err := blob.OpenDir(s.dir.vaultPath())
 	if err != nil {
-		return err
+		return fmt.Errorf("open the vault: %w", err)
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, store.Close())
+		}
+	}()
+	s.store = store
 	keys, err := vault.LoadKeyFile(s.dir.file(masterKeyFile))
 	if err != nil {
 		return s.dir.missing("the master key", err)
@@ -178,7 +186,9 @@ func (s *running) openStores(ctx context.Context) (err error) {
 	return s.catalogPoints(ctx)
 }
 
-func (s *running) closeStores() error { return errors.Join(s.vault.Close(), s.db.Close()) }
+func (s *running) closeStores() error {
+	return errors.Join(s.vault.Close(), s.store.Close(), s.db.Close())
+}
 
 // catalogPoints lists the vault's points in the tables.
 func (s *running) catalogPoints(ctx context.Context) error {
@@ -188,10 +198,9 @@ func (s *running) catalogPoints(ctx context.Context) error {
 	}
 	for _, server := range servers {
 		points, err := s.vault.Points(ctx, server.ID)
-		if errors.Is(err, vault.ErrAbsent) {
-			points = nil // registered, and nothing replicated yet
-		} else if err != nil {
-			// One damaged server must not keep the others from being recovered.
+		if err != nil {
+			// One damaged server must not keep the others from being recovered, and what
+			// the tables list of it stays listed: opening it tells what is wrong.
 			s.Log.Error("recovery points of a server cannot be read", "server", server.ID, "err", err)
 			continue
 		}
