@@ -16,7 +16,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -74,9 +73,6 @@ func Run(ctx context.Context, c Config) (err error) {
 	if created {
 		c.Log.Info("made a new data directory", "path", c.Data, "account", dir.Settings.Account, "region", dir.Settings.Region)
 	}
-	// Garbage is mostly buffers of data on its way: collecting it early costs little
-	// and keeps a server at rest small.
-	debug.SetGCPercent(50)
 	s := &running{Config: c, dir: dir}
 	if s.Listen == "" {
 		s.Listen = or(dir.Settings.Listen, DefaultListen)
@@ -125,6 +121,7 @@ func (s *running) run(ctx context.Context) (err error) {
 
 	api := s.httpServer()
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { shrink(ctx); return nil })
 	group.Go(func() error { return s.recovery.Run(ctx) })
 	group.Go(func() error { return s.ingest.Serve(ctx, agentListener) })
 	group.Go(func() error {
