@@ -87,13 +87,17 @@ missing() { # NEEDS COLUMN: the packages whose probe fails
   done <<<"$1" | sort -u
 }
 
-as_root() {
-  if [ "$(id -u)" = 0 ]; then "$@"
-  elif command -v sudo >/dev/null 2>&1; then
-    if [ -t 0 ]; then sudo "$@"; else sudo -n "$@"; fi
-  else
-    die "needs root to install packages and finds no sudo; as root, run:  apt-get install $want"
-  fi
+# How to become root: nothing, sudo, or sudo that must not ask where nobody can
+# answer.
+become_root=()
+need_root() { # PACKAGES...
+  [ "$(id -u)" != 0 ] || return 0
+  command -v sudo >/dev/null 2>&1 ||
+    die "needs root to install packages and finds no sudo; as root, run:  apt-get install $*"
+  become_root=(sudo)
+  [ -t 0 ] || become_root=(sudo -n)
+  "${become_root[@]}" true 2>/dev/null || [ -t 0 ] ||
+    die "needs root to install packages, and sudo wants a password that nobody can enter here; run:  sudo apt-get install $*"
 }
 
 # Another package manager may be at work (unattended upgrades on a new machine):
@@ -102,7 +106,7 @@ apt() {
   local log deadline=$((SECONDS + 300))
   log=$(mktemp)
   while :; do
-    if as_root env DEBIAN_FRONTEND=noninteractive apt-get -y -q \
+    if "${become_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -y -q \
         -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" >"$log" 2>&1 </dev/null; then
       rm -f "$log"; return 0
     fi
@@ -127,6 +131,7 @@ refresh_lists() {
 
 install_debian() { # PACKAGES...
   local want="$*" package
+  need_root "$@"
   for package in "$@"; do
     [ -n "$(candidate "$package")" ] || { refresh_lists; break; }
   done
@@ -187,13 +192,19 @@ fi
 # The demo's machine is made of packages that apt-get downloads by itself; it
 # can do so without root, but only when there are lists of them.
 case $needs in *"$demo_needs"*)
-  [ "$family" != debian ] || [ -n "$(candidate busybox-static)" ] || refresh_lists ;;
+  if [ "$family" = debian ] && ! compgen -G '/var/lib/apt/lists/*Packages*' >/dev/null; then
+    need_root busybox-static
+    refresh_lists
+  fi ;;
 esac
 
 liked=$(missing "$likes" $column | tr '\n' ' ')
 for package in $liked; do
   if [ "$family" = debian ]; then
-    [ -n "$(candidate "$package")" ] || refresh_lists
+    if [ -z "$(candidate "$package")" ]; then
+      need_root "$package"
+      refresh_lists
+    fi
     if [ -n "$(candidate "$package")" ]; then install_debian "$package"; continue; fi
   fi
   say "note: $package is not offered here; tests that drive the AWS CLI need it as /usr/bin/aws (see https://docs.aws.amazon.com/cli/)"
