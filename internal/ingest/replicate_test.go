@@ -1,6 +1,10 @@
 package ingest_test
 
 import (
+	"bytes"
+	"context"
+	"log/slog"
+	"sync/atomic"
 	"testing"
 
 	"lifeboat/internal/drs"
@@ -34,4 +38,49 @@ func TestPointEqualsDisk(t *testing.T) {
 		t.Error("the first point changed")
 	}
 	r.catalog.await(t, "CONTINUOUS", func() bool { return r.catalog.info[server].State == drs.ReplicationContinuous })
+}
+
+// betweenPasses calls what is set, once, when the agent has ended a pass that
+// found changes and before it begins the next.
+type betweenPasses struct {
+	slog.Handler
+	call atomic.Pointer[func()]
+}
+
+func (h *betweenPasses) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h *betweenPasses) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "pass" {
+		if call := h.call.Swap(nil); call != nil {
+			(*call)()
+		}
+	}
+	return nil
+}
+
+// A chunk that one pass finds zeroed and the next one written holds what was
+// written, though one epoch spans both passes.
+func TestDataAfterZeros(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	disk := image(t, 4<<20, seed(t))
+	cfg := r.config(t.TempDir(), disk)
+	hook := &betweenPasses{Handler: slog.DiscardHandler}
+	cfg.Logger = slog.New(hook)
+	a := runAgent(cfg)
+	defer a.stop(t)
+	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })
+	server := r.only()
+
+	data := bytes.Repeat([]byte("order 4711 paid\n"), 4096)
+	written := make(chan struct{})
+	after := func() { write(t, disk, data, 0); close(written) }
+	hook.call.Store(&after)
+	write(t, disk, make([]byte, len(data)), 0)
+	<-written
+	p := r.takePoint(server)
+	if !p.Bootable() {
+		t.Fatalf("a disk at rest has a %s point", p.Consistency)
+	}
+	wantContent(t, r.vault, p, disk)
 }

@@ -62,11 +62,10 @@ func (c *cutter) pass(ctx context.Context) (result passResult, err error) {
 		return nil
 	})
 	group.Go(func() error {
-		err := c.shipAll(ctx, items, &result)
-		if err != nil {
+		if err := c.shipAll(ctx, items, &result); err != nil {
 			return err
 		}
-		return c.ship.flush()
+		return c.ship.endPass(ctx)
 	})
 	err = group.Wait()
 	c.everything = err != nil // what a failed pass read is not all that changed

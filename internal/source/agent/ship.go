@@ -23,7 +23,11 @@ type shipper struct {
 	restart bool // the next epoch answers a refusal
 	bytes   int64
 	since   time.Time
-	zero    replication.Zero // a run of zeros not yet sent; Count 0: none
+	// zero is a run of zeros not yet sent; Count 0: none. It is sent before its
+	// pass or epoch ends. A pass reads each chunk once, so nothing sent while the
+	// run waits can lie under it; what a later pass sends must come after it, for
+	// an epoch may span passes and what comes later in it hides what came before.
+	zero    replication.Zero
 	extents [1]replication.Extent
 	data    replication.Data // scratch
 
@@ -143,3 +147,11 @@ func (p *shipper) abandon() {
 }
 
 func (p *shipper) flush() error { return p.s.conn.Flush() }
+
+// endPass sends all that the pass found.
+func (p *shipper) endPass(ctx context.Context) error {
+	if err := p.flushZeros(ctx); err != nil {
+		return err
+	}
+	return p.flush()
+}
