@@ -122,11 +122,12 @@ func point(ctx context.Context, db bun.IDB, id drs.RecoverySnapshotID) (drs.Reco
 }
 
 // LatestPoint returns the newest point of a server that may be chosen without
-// being named, or ErrAbsent.
+// being named, or ErrAbsent. The newest is the one committed last: the order of
+// commits is sure, that of clocks is not.
 func (d *DB) LatestPoint(ctx context.Context, server drs.SourceServerID) (drs.RecoveryPoint, error) {
 	var row pointRow
 	err := d.read.NewSelect().Model(&row).Where("source_server = ? AND consistency <> ?", server, string(drs.Fuzzy)).
-		Order("taken DESC", "id DESC").Limit(1).Scan(ctx)
+		Order("epoch DESC", "taken DESC", "id DESC").Limit(1).Scan(ctx)
 	if err != nil {
 		return drs.RecoveryPoint{}, fmt.Errorf("look up the latest recovery point of %s: %w", server, absent(err))
 	}

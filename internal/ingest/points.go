@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/replication"
@@ -94,4 +95,45 @@ func (s *session) forget(request uint64) {
 		}
 	}
 	s.waiting = kept
+}
+
+// point is the recovery point that a commit asks for, as far as it is believed.
+//
+// Its time is the agent's, held between the point before and the server's clock:
+// a source whose clock is wrong makes no points of the future and none that are
+// older than what they follow. Should the server's clock have been set back, then
+// that clock counts; which of two points is newer is for their epochs to say.
+//
+// Its consistency is at most what its method can prove.
+func (w *worker) point(m *replication.Commit, now time.Time) *drs.RecoveryPoint {
+	p := &drs.RecoveryPoint{
+		ID: drs.NewRecoverySnapshotID(), SourceServer: w.s.server,
+		Taken: m.Taken, Consistency: drs.Fuzzy, Method: drs.NoGuarantee,
+	}
+	if before := w.head.LastPoint; before != nil {
+		p.Taken = later(p.Taken, before.Taken)
+	}
+	p.Taken = earlier(p.Taken, now)
+	p.Expected = earlier(m.Expected, p.Taken)
+	if m.Method == replication.MethodQuietPass {
+		p.Method = drs.QuietPass
+		if m.Consistency != replication.ConsistencyFuzzy {
+			p.Consistency = drs.CrashConsistent
+		}
+	}
+	return p
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }

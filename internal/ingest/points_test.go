@@ -11,6 +11,7 @@ import (
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/ingest"
+	"lifeboat/internal/replication"
 )
 
 func TestPointWithoutAgent(t *testing.T) {
@@ -69,6 +70,64 @@ func TestPointsOnDemand(t *testing.T) {
 		t.Errorf("point over a cut line: %v", err)
 	}
 	r.proxy.mend()
+}
+
+// What an agent says of its points is believed within bounds: no point of the
+// future or older than the one before, none better than its method can prove.
+func TestPointsAreBounded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.make(t, someServer)
+	conn, _, err := r.greet(t, certificate(t, r.authority, someServer, time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Send(&replication.Disks{Disks: []replication.Disk{{Device: "/dev/sda", Size: 1 << 20}}}); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	last := begun
+	for i, test := range []struct {
+		off                 time.Duration // of the agent's clock
+		consistency, method uint8
+		want                drs.Consistency
+	}{
+		{100 * 365 * 24 * time.Hour, replication.ConsistencyApplication, replication.MethodQuietPass, drs.CrashConsistent},
+		{-time.Hour, replication.ConsistencyFilesystem, replication.MethodQuietPass, drs.CrashConsistent},
+		{0, replication.ConsistencyFuzzy, replication.MethodQuietPass, drs.Fuzzy},
+		{0, replication.ConsistencyCrash, replication.MethodNone, drs.Fuzzy},
+		{0, replication.ConsistencyApplication, 99, drs.Fuzzy},
+	} {
+		taken := time.Now().Add(test.off)
+		for _, m := range []replication.Message{
+			&replication.Begin{Epoch: uint64(i) + 1},
+			&replication.Commit{Epoch: uint64(i) + 1, Point: true, Consistency: test.consistency, Method: test.method, Expected: taken, Taken: taken},
+		} {
+			if err := conn.Send(m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.catalog.await(t, "the point", func() bool { return len(r.catalog.points[someServer]) == i+1 })
+		p := r.catalog.points[someServer][i]
+		if p.Taken.Before(last) || p.Taken.After(time.Now()) || p.Expected.After(p.Taken) {
+			t.Errorf("after one of %s by a clock off by %s: expected %s, taken %s", last, test.off, p.Expected, p.Taken)
+		}
+		if p.Consistency != test.want {
+			t.Errorf("point %d is %s, want %s", i, p.Consistency, test.want)
+		}
+		last = p.Taken
+	}
+
+	if err := conn.Send(&replication.Heartbeat{AsOf: begun.Add(24 * time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	asOf := func() time.Time { return r.catalog.info[someServer].AsOf }
+	r.catalog.await(t, "the heartbeat", func() bool { return asOf().After(last) })
+	r.catalog.mu.Lock()
+	defer r.catalog.mu.Unlock()
+	if asOf().After(time.Now()) {
+		t.Errorf("the vault holds all until %s, and it is %s", asOf(), time.Now())
+	}
 }
 
 // A disk that never rests gets fuzzy points, and the reason why.

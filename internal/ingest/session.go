@@ -168,7 +168,7 @@ func (s *session) receive(ctx context.Context, queue chan<- replication.Message)
 		s.status.seen(time.Now())
 		switch m := m.(type) {
 		case *replication.Heartbeat:
-			s.status.asOf(m.AsOf)
+			s.status.asOf(m.AsOf, time.Now())
 			continue
 		case *replication.Progress:
 			s.progress(m)

@@ -220,15 +220,16 @@ func (s *status) sealed(p drs.RecoveryPoint) {
 	})
 }
 
-// asOf: nothing has changed since the newest point until t.
-func (s *status) asOf(t time.Time) {
+// asOf: nothing has changed since the newest point until t by the agent's clock,
+// which is believed up to now.
+func (s *status) asOf(t, now time.Time) {
 	if t.IsZero() {
 		s.change(false, func() {})
 		return
 	}
 	s.change(false, func() {
 		if s.hasPoint {
-			s.restLocked(t)
+			s.restLocked(earlier(t, now))
 		}
 	})
 }

@@ -298,14 +298,7 @@ func (w *worker) commit(ctx context.Context, m *replication.Commit) error {
 	}
 	var point *drs.RecoveryPoint
 	if m.Point {
-		point = &drs.RecoveryPoint{
-			ID: drs.NewRecoverySnapshotID(), SourceServer: w.s.server,
-			Expected: m.Expected, Taken: m.Taken,
-			Consistency: consistencies[m.Consistency], Method: drs.NoGuarantee,
-		}
-		if m.Method == replication.MethodQuietPass {
-			point.Method = drs.QuietPass
-		}
+		point = w.point(m, time.Now())
 		w.s.status.sealing()
 	}
 	// Not cut short by the end of the session: half a commit helps nobody.
@@ -330,13 +323,6 @@ func (w *worker) commit(ctx context.Context, m *replication.Commit) error {
 		w.s.srv.log.Info("recovery point", "server", w.s.server, "point", point.ID, "consistency", point.Consistency, "epoch", point.Epoch)
 	}
 	return w.s.conn.Send(ack)
-}
-
-var consistencies = map[uint8]drs.Consistency{
-	replication.ConsistencyFuzzy:       drs.Fuzzy,
-	replication.ConsistencyCrash:       drs.CrashConsistent,
-	replication.ConsistencyFilesystem:  drs.FilesystemConsistent,
-	replication.ConsistencyApplication: drs.ApplicationConsistent,
 }
 
 // refuse answers a failed write. Where it may pass, the agent is told to begin
