@@ -130,6 +130,59 @@ func TestTwoDisks(t *testing.T) {
 	}
 }
 
+// A disk that is no longer named ends replication with the next step: a point
+// holds all disks as of one moment. Named again, in whatever order, all go on.
+func TestDiskLeftOut(t *testing.T) {
+	t.Parallel()
+	rng := seed(t)
+	r := newRig(t, nil)
+	one, two := image(t, 6<<20, rng), image(t, 9<<20, rng)
+	cfg := r.config(t.TempDir(), one)
+	a := runAgent(cfg)
+	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })
+	server := r.only()
+	a.stop(t)
+
+	cfg.Disks = []string{one, two} // added later, so the state directory does not know it
+	a = runAgent(cfg)
+	both := func(p drs.RecoveryPoint) bool {
+		image, err := r.vault.OpenPoint(t.Context(), server, p.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer image.Close()
+		return len(image.Volumes()) == 2
+	}
+	r.catalog.await(t, "a point of both disks", func() bool { return both(r.catalog.points[server][len(r.catalog.points[server])-1]) })
+	a.stop(t)
+	points := len(r.catalog.points[server])
+
+	cfg.Disks = []string{one}
+	write(t, one, []byte("while the other is left out"), 100)
+	refusedWith(t, cfg, two, "--disk again", "another --hostname")
+	r.catalog.await(t, "STALLED", func() bool {
+		info := r.catalog.info[server]
+		return info.State == drs.ReplicationStalled && info.Error != nil && strings.Contains(info.Error.Raw, two)
+	})
+	if now := len(r.catalog.points[server]); now != points {
+		t.Errorf("%d points were made with a disk left out", now-points)
+	}
+
+	cfg.Disks = []string{two, one}
+	a = runAgent(cfg)
+	defer a.stop(t)
+	p := r.takePoint(server)
+	for i, disk := range []string{one, two} {
+		want, err := os.ReadFile(disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := content(t, r.vault, server, p.ID, i); !both(p) || string(got) != string(want) {
+			t.Errorf("disk %d differs", i)
+		}
+	}
+}
+
 // A block device, read around the page cache.
 func TestBlockDevice(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -162,8 +163,30 @@ func (w *worker) disks(m *replication.Disks) error {
 	if len(known) < len(w.head.Volumes) || hasTwice(m.Disks) {
 		return protocolError("a disk is named twice")
 	}
+	if err := w.allNamed(m.Disks); err != nil {
+		return err
+	}
 	w.s.status.disks(m.Disks)
 	return w.s.conn.Send(reply)
+}
+
+// allNamed refuses an agent that leaves out a disk of the head: its points would
+// hold that disk as it once was, next to the others as they are.
+func (w *worker) allNamed(disks []replication.Disk) error {
+	for _, v := range w.head.Volumes {
+		if slices.ContainsFunc(disks, func(d replication.Disk) bool { return d.Device == v.Device }) {
+			continue
+		}
+		told := &replication.Error{
+			Code: replication.CodeDiskMissing,
+			Text: fmt.Sprintf("disk %s belongs to source server %s, and the agent does not replicate it now", v.Device, w.s.server),
+			NextStep: "name it with --disk again; or, when the machine has lost it for good, register the machine as a new source server, " +
+				"with an empty --state directory and another --hostname",
+		}
+		w.s.status.fail(drs.FailedToCreateStagingDisks, told.Text, told.NextStep)
+		return told
+	}
+	return nil
 }
 
 func hasTwice(disks []replication.Disk) bool {

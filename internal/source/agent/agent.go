@@ -183,7 +183,7 @@ func (a *agent) fatal(err error) error {
 		switch told.Code {
 		case replication.CodeSuperseded:
 			return fmt.Errorf("%w (%s)", ErrSuperseded, told.Text)
-		case replication.CodeVersion, replication.CodeForbidden:
+		case replication.CodeVersion, replication.CodeForbidden, replication.CodeDiskMissing:
 			return told
 		}
 	}

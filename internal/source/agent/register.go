@@ -37,7 +37,7 @@ func (a *agent) identify(ctx context.Context) error {
 	if a.props, err = collector.Collect(disks, overrides); err != nil {
 		return err
 	}
-	hardware := collector.Identify(a.props, disks)
+	hardware := collector.Identify(a.props, disks, overrides)
 	a.id, err = loadIdentity(a.cfg.State)
 	if err == nil {
 		if err := a.id.checkMachine(hardware.HardwareID(), hardware.Image, hardware.Disks); err != nil {

@@ -146,8 +146,9 @@ func (id *identity) checkExpiry(now time.Time) error {
 // checkMachine refuses to continue the history of one machine with another's disks.
 func (id *identity) checkMachine(hardwareID string, image bool, disks []string) error {
 	if !id.Image && !image && id.HardwareID != hardwareID {
-		return fmt.Errorf("the state directory belongs to another machine (source server %s): "+
-			"if this one is a clone, start the agent with an empty --state directory and a fresh install token", id.SourceServerID)
+		return fmt.Errorf("the state directory belongs to another machine (source server %s): if this machine was registered with a "+
+			"--hostname, give the same one; if it is a clone, start the agent with an empty --state directory and a fresh install token",
+			id.SourceServerID)
 	}
 	if id.Image != image {
 		return fmt.Errorf("source server %s replicates %s, not what --disk names now: name the same disks, or another --state", id.SourceServerID, strings.Join(id.Disks, ", "))

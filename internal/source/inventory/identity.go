@@ -15,6 +15,8 @@ import (
 // A machine that the agent runs on is its machine ID and the UUID of its
 // firmware; where it has neither, its network cards and its name. A clone that
 // kept both is the same server by design: give the clone its own machine ID.
+// A name that the user gives belongs to it, too: so a machine can become a new
+// source server on purpose.
 //
 // Image files are not the machine that the agent runs on, and one host may hold
 // those of many machines. They are told apart by the name the user gives, the
@@ -25,17 +27,19 @@ import (
 type Identity struct {
 	Image     bool
 	Hostname  string // the source server's, after overrides
+	Named     bool   // the user gave the Hostname
 	MachineID string // of the host
 	DMIUUID   string // of the host
 	MACs      []string
 	Disks     []string // absolute paths; part of the identity of images only
 }
 
-// Identify returns the identity that goes with collected properties.
-func (c Collector) Identify(p drs.SourceProperties, disks []Disk) Identity {
+// Identify returns the identity that goes with properties collected under o.
+func (c Collector) Identify(p drs.SourceProperties, disks []Disk, o Overrides) Identity {
 	id := Identity{
 		Image:     OnlyImages(disks),
 		Hostname:  p.Hostname,
+		Named:     o.Hostname != "",
 		MachineID: c.machineID(),
 		DMIUUID:   c.DMIUUID(),
 	}
@@ -56,7 +60,11 @@ func (id Identity) HardwareID() string {
 		return hashed("image", append([]string{id.Hostname, id.MachineID}, disks...))
 	}
 	if id.MachineID != "" || id.DMIUUID != "" {
-		return hashed("machine", []string{id.MachineID, id.DMIUUID})
+		parts := []string{id.MachineID, id.DMIUUID}
+		if id.Named {
+			parts = append(parts, id.Hostname)
+		}
+		return hashed("machine", parts)
 	}
 	macs := slices.Sorted(slices.Values(id.MACs))
 	return hashed("cards", append([]string{id.Hostname}, macs...))

@@ -166,6 +166,8 @@ func TestIdentity(t *testing.T) {
 		"machine":        a,
 		"other id":       change(func(i *Identity) { i.MachineID = "m2" }),
 		"other firmware": change(func(i *Identity) { i.DMIUUID = "u2" }),
+		"named":          change(func(i *Identity) { i.Named = true }),
+		"named else":     change(func(i *Identity) { i.Named, i.Hostname = true, "www" }),
 		"shifted":        change(func(i *Identity) { i.MachineID, i.DMIUUID = "m1u", "1" }),
 		"image":          img,
 		"other image":    {Image: true, Hostname: "web", MachineID: "m1", Disks: []string{"/a.img"}},
