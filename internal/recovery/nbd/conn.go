@@ -72,6 +72,15 @@ func (c *conn) run(ctx context.Context) {
 		return
 	}
 	defer c.target.export.release()
+	if end := c.target.export.End; end != nil {
+		go func() { // ends with the connection
+			select {
+			case <-end:
+				c.hangUp()
+			case <-ctx.Done():
+			}
+		}()
+	}
 	if err == nil {
 		c.setDeadline(time.Time{})
 		err = c.transmit(ctx)

@@ -65,6 +65,9 @@ type Export struct {
 	// its requests over several connections. Leave it false when unsure.
 	Shared bool
 
+	// End, if not nil, hangs up on the client when it is closed.
+	End <-chan struct{}
+
 	// Release, if not nil, is called once when the connection that opened the
 	// export will not use Device again.
 	Release func()
