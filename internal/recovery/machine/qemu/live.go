@@ -38,6 +38,7 @@ type live struct {
 
 	// The watcher's own.
 	powerOff string // why the guest was shut down, once it was
+	byHost   bool   // a signal did, which neither the guest nor we sent
 	noSpace  bool   // the guest is halted for a disk without space
 }
 

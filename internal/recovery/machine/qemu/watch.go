@@ -80,11 +80,17 @@ func (d *Driver) handle(in *instance, l *live, e qmp.Event) {
 	case "GUEST_PANICKED", "GUEST_CRASHLOADED":
 		d.enter(in, machine.Running, "the guest's kernel panicked")
 	case "SHUTDOWN":
-		l.powerOff = "the machine was powered off"
-		if eventData[struct {
-			Guest bool `json:"guest"`
-		}](e).Guest {
+		data := eventData[struct {
+			Guest  bool   `json:"guest"`
+			Reason string `json:"reason"`
+		}](e)
+		switch {
+		case data.Guest:
 			l.powerOff = "the guest powered off"
+		case data.Reason == "host-signal": // the host goes down and ends its processes
+			l.powerOff, l.byHost = "the host ended it", true
+		default:
+			l.powerOff = "the machine was powered off"
 		}
 	}
 }
@@ -95,6 +101,9 @@ func (l *live) ending(dir machineDir) (machine.State, string) {
 	case reason := <-l.requested:
 		return machine.Stopped, reason
 	default:
+	}
+	if l.byHost {
+		return machine.Failed, l.powerOff
 	}
 	if l.powerOff != "" {
 		return machine.Stopped, l.powerOff
