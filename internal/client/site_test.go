@@ -122,7 +122,7 @@ func (s *site) addInstance(server drs.SourceServer, job drs.JobID, tags drs.Tags
 		State: drs.InstanceRunning, Launched: time.Now(), PointTaken: time.Now().Add(-time.Minute),
 		Properties: drs.InstanceProperties{Hostname: server.Properties.Hostname, CPUs: server.Properties.CPUs, RAMBytes: 2 << 30},
 	}
-	s.tx(func(ctx context.Context, tx db.Tx) error { return tx.PutInstance(ctx, i) })
+	s.tx(func(ctx context.Context, tx db.Tx) error { return tx.InsertInstance(ctx, i) })
 	return i
 }
 

@@ -304,18 +304,25 @@ func TestInstances(t *testing.T) {
 		ID: drs.NewRecoveryInstanceID(), Account: account, SourceServer: server, Drill: true,
 		State: drs.InstancePending, Launched: time.Now(), Tags: drs.Tags{"kept": "yes"},
 	}
-	put := func() {
-		t.Helper()
-		if err := d.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return tx.PutInstance(ctx, instance) }); err != nil {
-			t.Fatal(err)
-		}
+	if err := d.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return tx.InsertInstance(ctx, instance) }); err != nil {
+		t.Fatal(err)
 	}
-	put()
-	instance.State, instance.Tags = drs.InstanceRunning, nil
-	put()
+	before, err := d.MoveInstance(ctx, instance.ID, drs.InstanceRunning, func(i *drs.RecoveryInstance) { i.Wanted = true })
+	if err != nil || before.State != drs.InstancePending {
+		t.Errorf("before: %+v, %v", before, err)
+	}
 	got, err := d.InstanceByID(ctx, instance.ID)
-	if err != nil || got.State != drs.InstanceRunning || got.Tags["kept"] != "yes" || !got.Drill {
+	if err != nil || got.State != drs.InstanceRunning || !got.Wanted || got.Tags["kept"] != "yes" || !got.Drill {
 		t.Errorf("got %+v, %v", got, err)
+	}
+	if _, err := d.MoveInstance(ctx, instance.ID, drs.InstanceShuttingDown, nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.MoveInstance(ctx, instance.ID, drs.InstanceRunning, nil); !errors.Is(err, db.ErrForbidden) {
+		t.Errorf("an instance that is being removed runs again: %v", err)
+	}
+	if _, err := d.MoveInstance(ctx, "i-00000000000000000", drs.InstanceRunning, nil); !errors.Is(err, db.ErrAbsent) {
+		t.Errorf("an unknown instance: %v", err)
 	}
 	rows, _, err := d.Instances(ctx, account, db.InstanceFilter{SourceServers: []drs.SourceServerID{server}}, db.Page{Limit: 5})
 	if err != nil || len(rows) != 1 {

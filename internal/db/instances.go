@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/uptrace/bun"
@@ -19,6 +20,7 @@ type instanceRow struct {
 	Job          string
 	Drill        bool
 	State        string
+	Wanted       bool
 	Launched     stamp
 	Point        string
 	PointTaken   stamp
@@ -30,34 +32,60 @@ func (r instanceRow) resource() drs.RecoveryInstance {
 	return drs.RecoveryInstance{
 		ID: drs.RecoveryInstanceID(r.ID), Account: drs.Account{ID: r.Account, Region: r.Region},
 		SourceServer: drs.SourceServerID(r.SourceServer), Job: drs.JobID(r.Job), Drill: r.Drill,
-		State: drs.InstanceState(r.State), Tags: r.Tags.V, Launched: r.Launched.Time(),
+		State: drs.InstanceState(r.State), Wanted: r.Wanted, Tags: r.Tags.V, Launched: r.Launched.Time(),
 		Point: drs.RecoverySnapshotID(r.Point), PointTaken: r.PointTaken.Time(), Properties: r.Properties.V,
 	}
 }
 
-// PutInstance inserts an instance or replaces the one with its ID.
-func (tx Tx) PutInstance(ctx context.Context, i drs.RecoveryInstance) error {
+// InsertInstance adds an instance.
+func (tx Tx) InsertInstance(ctx context.Context, i drs.RecoveryInstance) error {
 	row := instanceRow{
 		ID: string(i.ID), Account: i.Account.ID, Region: i.Account.Region, SourceServer: string(i.SourceServer),
-		Job: string(i.Job), Drill: i.Drill, State: string(i.State), Launched: stampOf(i.Launched),
+		Job: string(i.Job), Drill: i.Drill, State: string(i.State), Wanted: i.Wanted, Launched: stampOf(i.Launched),
 		Point: string(i.Point), PointTaken: stampOf(i.PointTaken),
 		Properties: document[drs.InstanceProperties]{i.Properties}, Tags: document[drs.Tags]{i.Tags},
 	}
-	_, err := tx.NewInsert().Model(&row).On("CONFLICT (id) DO UPDATE").
-		Set("state = EXCLUDED.state, point = EXCLUDED.point, point_taken = EXCLUDED.point_taken, properties = EXCLUDED.properties").Exec(ctx)
-	if err != nil {
-		return fmt.Errorf("keep recovery instance %s: %w", i.ID, err)
+	if _, err := tx.NewInsert().Model(&row).Exec(ctx); err != nil {
+		return fmt.Errorf("insert recovery instance %s: %w", i.ID, err)
 	}
 	return nil
 }
 
-// SetInstanceState follows the machine; an instance that is gone stays gone.
-func (d *DB) SetInstanceState(ctx context.Context, id drs.RecoveryInstanceID, state drs.InstanceState) error {
-	_, err := d.write.NewUpdate().Model((*instanceRow)(nil)).Set("state = ?", string(state)).Where("id = ?", id).Exec(ctx)
-	if err != nil {
-		return fmt.Errorf("set state of recovery instance %s: %w", id, err)
+// ErrForbidden: the instance is in a state from which no rule leads to the one
+// that was asked for.
+var ErrForbidden = errors.New("forbidden change of state")
+
+// MoveInstance moves an instance on along its transition table and returns it as
+// it was before; f, if not nil, changes what else is to change with it. ErrAbsent
+// and ErrForbidden change nothing.
+func (tx Tx) MoveInstance(ctx context.Context, id drs.RecoveryInstanceID, to drs.InstanceState, f func(*drs.RecoveryInstance)) (drs.RecoveryInstance, error) {
+	var row instanceRow
+	if err := tx.NewSelect().Model(&row).Where("id = ?", id).Scan(ctx); err != nil {
+		return drs.RecoveryInstance{}, fmt.Errorf("look up recovery instance %s: %w", id, absent(err))
 	}
-	return nil
+	before := row.resource()
+	next, err := before.State.Next(to)
+	if err != nil {
+		return before, fmt.Errorf("recovery instance %s: %w: %w", id, ErrForbidden, err)
+	}
+	after := before
+	if f != nil {
+		f(&after)
+	}
+	row.State, row.Wanted, row.Properties.V = string(next), after.Wanted, after.Properties
+	if _, err := tx.NewUpdate().Model(&row).Column("state", "wanted", "properties").WherePK().Exec(ctx); err != nil {
+		return before, fmt.Errorf("move recovery instance %s to %s: %w", id, to, err)
+	}
+	return before, nil
+}
+
+// MoveInstance is Tx.MoveInstance in a transaction of its own.
+func (d *DB) MoveInstance(ctx context.Context, id drs.RecoveryInstanceID, to drs.InstanceState, f func(*drs.RecoveryInstance)) (before drs.RecoveryInstance, err error) {
+	err = d.InTx(ctx, func(ctx context.Context, tx Tx) error {
+		before, err = tx.MoveInstance(ctx, id, to, f)
+		return err
+	})
+	return before, err
 }
 
 // DeleteInstance forgets an instance; one that is absent already is no error.

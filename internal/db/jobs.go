@@ -161,6 +161,17 @@ func (tx Tx) Busy(ctx context.Context, servers []drs.SourceServerID) (map[drs.So
 	return busy, nil
 }
 
+// Unfinished lists the jobs of all accounts that are not completed, oldest first.
+func (tx Tx) Unfinished(ctx context.Context) ([]drs.JobID, error) {
+	var ids []drs.JobID
+	err := tx.NewSelect().Model((*jobRow)(nil)).Column("id").Where("status <> ?", string(drs.JobCompleted)).
+		Order("created", "id").Scan(ctx, &ids)
+	if err != nil {
+		return nil, fmt.Errorf("list unfinished jobs: %w", err)
+	}
+	return ids, nil
+}
+
 // Running counts the account's jobs that are not completed, and their servers.
 func (tx Tx) Running(ctx context.Context, account drs.Account) (jobs, servers int, err error) {
 	err = tx.NewRaw(`SELECT COUNT(DISTINCT jobs.id), COUNT(job_servers.job) FROM jobs LEFT JOIN job_servers ON job_servers.job = jobs.id

@@ -1,6 +1,10 @@
 package drs
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 // RecoveryInstance is a machine launched from a recovery point.
 type RecoveryInstance struct {
@@ -10,8 +14,11 @@ type RecoveryInstance struct {
 	Job          JobID
 	Drill        bool
 	State        InstanceState
-	Tags         Tags
-	Launched     time.Time
+	// Wanted says that the machine is meant to run: it is started again when its
+	// host took it down. Switching it off, from inside or by order, ends that.
+	Wanted   bool
+	Tags     Tags
+	Launched time.Time
 	// Point is the recovery point its disks began from, PointTaken its moment.
 	Point      RecoverySnapshotID
 	PointTaken time.Time
@@ -33,6 +40,24 @@ const (
 	InstanceTerminated   InstanceState = "TERMINATED"
 	InstanceNotFound     InstanceState = "NOT_FOUND"
 )
+
+var instanceTransitions = map[InstanceState][]InstanceState{
+	InstancePending:  {InstanceRunning, InstanceStopped, InstanceShuttingDown},
+	InstanceRunning:  {InstanceStopping, InstanceStopped, InstanceNotFound, InstanceShuttingDown},
+	InstanceStopping: {InstanceStopped, InstanceNotFound, InstanceShuttingDown},
+	InstanceStopped:  {InstanceRunning, InstanceNotFound, InstanceShuttingDown},
+	InstanceNotFound: {InstanceRunning, InstanceStopped, InstanceShuttingDown},
+	// An instance that is being removed is nothing else any more.
+	InstanceShuttingDown: {},
+}
+
+// Next returns the state to go on with. Staying is always allowed.
+func (s InstanceState) Next(to InstanceState) (InstanceState, error) {
+	if s == to || slices.Contains(instanceTransitions[s], to) {
+		return to, nil
+	}
+	return s, fmt.Errorf("instance state %s does not lead to %s", s, to)
+}
 
 // InstanceProperties describe the launched machine: the source's inventory, but
 // for the size and network that it was really given. Stored as JSON.

@@ -216,7 +216,7 @@ func (s *site) addInstance(server drs.SourceServer, job drs.JobID) drs.RecoveryI
 			CPUs: server.Properties.CPUs, Disks: server.Properties.Disks, NetworkInterfaces: server.Properties.NetworkInterfaces,
 		},
 	}
-	err := s.db.InTx(s.t.Context(), func(ctx context.Context, tx db.Tx) error { return tx.PutInstance(ctx, i) })
+	err := s.db.InTx(s.t.Context(), func(ctx context.Context, tx db.Tx) error { return tx.InsertInstance(ctx, i) })
 	if err != nil {
 		s.t.Fatal(err)
 	}

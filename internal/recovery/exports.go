@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"sync"
 
 	"lifeboat/internal/drs"
+	"lifeboat/internal/durable"
 	"lifeboat/internal/recovery/nbd"
 	"lifeboat/internal/vault"
 	"lifeboat/internal/vault/branchlog"
@@ -33,6 +35,7 @@ type exported struct {
 	image *vault.Image
 	disks []exportedDisk
 	users sync.WaitGroup // connections; added to under exports.mu, while live
+	end   chan struct{}  // closed to hang up on them
 }
 
 type exportedDisk struct {
@@ -61,7 +64,7 @@ func (e *exports) find(_ context.Context, name string) (*nbd.Export, error) {
 	of.users.Add(1)
 	return &nbd.Export{
 		Name: name, Description: of.disks[n].volume.Device, Device: of.disks[n].log,
-		Shared: true, Release: of.users.Done,
+		Shared: true, End: of.end, Release: of.users.Done,
 	}, nil
 }
 
@@ -83,7 +86,7 @@ func (e *exports) open(ctx context.Context, instance drs.RecoveryInstance) ([]ex
 	return of.disks, nil
 }
 
-func (e *exports) openDisks(ctx context.Context, instance drs.RecoveryInstance) (of *exported, err error) {
+func (e *exports) openDisks(ctx context.Context, instance drs.RecoveryInstance) (_ *exported, err error) {
 	s := e.service
 	key, err := s.LogKey(instance.ID)
 	if err != nil {
@@ -93,14 +96,19 @@ func (e *exports) openDisks(ctx context.Context, instance drs.RecoveryInstance) 
 	if err != nil {
 		return nil, err
 	}
-	of = &exported{image: image}
+	of := &exported{image: image, end: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, of.close())
 		}
 	}()
-	if err := os.MkdirAll(s.dir(instance.ID), 0o700); err != nil {
-		return nil, fmt.Errorf("make the directory of %s: %w", instance.ID, err)
+	// Logs are made while the instance is launched, and never again: one that is
+	// missing later held what the machine wrote.
+	launching := instance.State == drs.InstancePending
+	if launching {
+		if err := e.makeDir(instance.ID); err != nil {
+			return nil, err
+		}
 	}
 	for n, volume := range image.Volumes() {
 		base, err := image.Volume(volume.ID)
@@ -108,17 +116,34 @@ func (e *exports) openDisks(ctx context.Context, instance drs.RecoveryInstance) 
 			return nil, err
 		}
 		dir := filepath.Join(s.dir(instance.ID), fmt.Sprintf("disk-%d", n))
-		err = branchlog.Create(dir, volume.Size, key)
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, err
+		if launching {
+			if err := branchlog.Create(dir, volume.Size, key); err != nil && !errors.Is(err, fs.ErrExist) {
+				return nil, err
+			}
 		}
 		log, err := branchlog.Open(dir, key, below{base})
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("disk %d of %s has lost what the machine wrote since it was launched: restore %s from a copy, or launch the server again: %w",
+				n, instance.ID, dir, err)
+		}
 		if err != nil {
 			return nil, err
 		}
 		of.disks = append(of.disks, exportedDisk{volume, log})
 	}
 	return of, nil
+}
+
+// makeDir makes an instance's directory, durably.
+func (e *exports) makeDir(id drs.RecoveryInstanceID) error {
+	dir := e.service.dir(id)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the directory of %s: %w", id, err)
+	}
+	if err := (durable.Files{}).SyncDir("instance directory", filepath.Dir(dir)); err != nil {
+		return fmt.Errorf("make the directory of %s: %w", id, err)
+	}
+	return nil
 }
 
 // below is a volume of a recovery point as the base of a log: it tells where there
@@ -149,11 +174,8 @@ func (e *exports) reopen(ctx context.Context) error {
 		return err
 	}
 	for _, i := range instances {
-		if i.State == drs.InstanceShuttingDown {
-			continue
-		}
-		if _, err := os.Stat(e.service.dir(i.ID)); errors.Is(err, fs.ErrNotExist) {
-			continue // its launch did not get that far, and will go on
+		if i.State == drs.InstanceShuttingDown || i.State == drs.InstancePending {
+			continue // its job opens them
 		}
 		if _, err := e.open(ctx, i); err != nil {
 			e.service.Log.Error("disks of an instance cannot be served; its machine waits for them", "instance", i.ID, "err", err)
@@ -162,8 +184,8 @@ func (e *exports) reopen(ctx context.Context) error {
 	return nil
 }
 
-// close ends the service of one instance's disks, once nobody is connected any
-// more: its machine is gone by then.
+// close ends the service of one instance's disks. Its machine is gone by then;
+// whoever else is connected is hung up on.
 func (e *exports) close(id drs.RecoveryInstanceID) error {
 	e.mu.Lock()
 	of, ok := e.live[id]
@@ -176,6 +198,7 @@ func (e *exports) close(id drs.RecoveryInstanceID) error {
 }
 
 func (of *exported) close() error {
+	close(of.end)
 	of.users.Wait()
 	var errs []error
 	for _, d := range of.disks {
@@ -186,12 +209,8 @@ func (of *exported) close() error {
 
 // serve answers on the socket until ctx ends, then writes everything out and
 // closes all disks. Machines that still run wait for the next serve.
-func (e *exports) serve(ctx context.Context) error {
-	listener, err := nbd.ListenUnix(ctx, e.service.Socket)
-	if err != nil {
-		return fmt.Errorf("serve disks: %w", err)
-	}
-	err = e.server.Serve(ctx, listener)
+func (e *exports) serve(ctx context.Context, listener net.Listener) error {
+	err := e.server.Serve(ctx, listener)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	errs := []error{err}

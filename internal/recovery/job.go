@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"syscall"
 
@@ -44,7 +45,7 @@ func (s *Service) runJob(ctx context.Context, id drs.JobID) error {
 	for n, p := range job.Servers {
 		switch p.Status {
 		case drs.LaunchPending, drs.LaunchInProgress:
-			wg.Go(func() { errs[n] = work(ctx, job, p) })
+			wg.Go(func() { errs[n] = s.guarded(ctx, job, p, work) })
 		}
 	}
 	wg.Wait()
@@ -57,6 +58,19 @@ func (s *Service) runJob(ctx context.Context, id drs.JobID) error {
 			tx.Log(ctx, string(drs.EventJobEnd), drs.JobLogItem{Job: id, Time: now(), Event: drs.EventJobEnd}),
 			tx.SetJobStatus(ctx, id, drs.JobCompleted))
 	})
+}
+
+// guarded does the work on one server. A fault of ours there fails this server,
+// and not the process with all machines' disks, again at every start.
+func (s *Service) guarded(ctx context.Context, job drs.Job, p drs.ParticipatingServer, work func(context.Context, drs.Job, drs.ParticipatingServer) error) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			s.Log.Error("fault in a job", "job", job.ID, "server", p.SourceServer, "fault", fault, "stack", string(debug.Stack()))
+			err = s.serverRun(job, p).fail(ctx, drs.EventLaunchFailed,
+				fmt.Errorf("an internal fault, which the server's log tells more of: %v", fault), nil)
+		}
+	}()
+	return work(ctx, job, p)
 }
 
 // serverRun is one server's part in a running job.

@@ -36,10 +36,13 @@ func (s *Service) launchServer(ctx context.Context, job drs.Job, p drs.Participa
 
 	instance, err := run.instance(ctx)
 	if errors.Is(err, db.ErrAbsent) {
-		if err := run.cleanUp(ctx); err != nil {
+		failed, err := run.cleanUp(ctx)
+		if err != nil {
 			return err
 		}
-		var failed error
+		if failed != nil {
+			return run.fail(ctx, drs.EventLaunchFailed, failed, nil)
+		}
 		var point drs.RecoveryPoint
 		if point, failed, err = run.choosePoint(ctx); err != nil {
 			return err
@@ -47,9 +50,10 @@ func (s *Service) launchServer(ctx context.Context, job drs.Job, p drs.Participa
 		if failed != nil {
 			return run.fail(ctx, drs.EventLaunchFailed, failed, nil)
 		}
-		instance, err = run.record(ctx, server, point)
-	}
-	if err != nil {
+		if instance, err = run.record(ctx, server, point); err != nil {
+			return err
+		}
+	} else if err != nil {
 		return err
 	}
 
@@ -61,14 +65,27 @@ func (s *Service) launchServer(ctx context.Context, job drs.Job, p drs.Participa
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	event, err := run.boot(ctx, server, instance)
+	release, err := s.holds.hold(ctx, instance.ID)
+	if err != nil {
+		return err
+	}
+	failure, err := run.boot(ctx, server, instance)
+	release()
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		return run.fail(ctx, event, err, &instance)
+		return err
+	case failure != nil:
+		return run.fail(ctx, failure.event, failure.cause, &instance)
 	}
 	return nil
+}
+
+// launchFailure is why a server was not launched: the job goes on without it.
+type launchFailure struct {
+	event drs.JobEvent // to log
+	cause error
 }
 
 // instance returns the instance that an earlier run of this step recorded, or
@@ -91,11 +108,13 @@ func (r serverRun) instance(ctx context.Context) (found drs.RecoveryInstance, er
 }
 
 // cleanUp removes the instances of earlier launches of the server, as the
-// service does, but for those that are protected.
-func (r serverRun) cleanUp(ctx context.Context) error {
+// service does, but for those that are protected. What cannot be removed costs
+// space and is no failure, unless its machine still runs: two machines with one
+// address help nobody.
+func (r serverRun) cleanUp(ctx context.Context) (failed, err error) {
 	s := r.service
 	var earlier []drs.RecoveryInstance
-	err := s.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
+	err = s.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
 		all, err := tx.InstancesOf(ctx, r.part.SourceServer)
 		for _, i := range all {
 			if kept, ok := i.Tags[TerminationProtection]; !ok || kept == "false" {
@@ -105,22 +124,26 @@ func (r serverRun) cleanUp(ctx context.Context) error {
 		return err
 	})
 	if err != nil || len(earlier) == 0 {
-		return err
+		return nil, err
 	}
 	if err := r.log(ctx, drs.JobLogItem{Event: drs.EventCleanupStart}); err != nil {
-		return err
+		return nil, err
 	}
 	for _, i := range earlier {
-		if err := s.remove(ctx, i); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			// What is left over costs space, not the recovery.
-			s.Log.Error("earlier instance was not removed", "instance", i.ID, "err", err)
-			return r.log(ctx, drs.JobLogItem{Event: drs.EventCleanupFail, RawError: explain(err)})
+		err := s.remove(ctx, i)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
+		if err == nil {
+			continue
+		}
+		s.Log.Error("earlier instance was not removed", "instance", i.ID, "err", err)
+		if status, stateErr := s.Machines.State(ctx, i.ID); stateErr != nil || status.State == machine.Running {
+			failed = fmt.Errorf("the machine of an earlier launch, %s, could not be ended: end it, and start the recovery again", i.ID)
+		}
+		return failed, r.log(ctx, drs.JobLogItem{Event: drs.EventCleanupFail, Instance: i.ID, RawError: explain(err)})
 	}
-	return r.log(ctx, drs.JobLogItem{Event: drs.EventCleanupEnd})
+	return nil, r.log(ctx, drs.JobLogItem{Event: drs.EventCleanupEnd})
 }
 
 // record gives the launch its instance before anything of it exists, so that
@@ -129,7 +152,8 @@ func (r serverRun) record(ctx context.Context, server drs.SourceServer, point dr
 	instance := drs.RecoveryInstance{
 		ID: drs.NewRecoveryInstanceID(), Account: r.job.Account, SourceServer: server.ID, Job: r.job.ID,
 		Drill: r.job.Initiated == drs.StartedDrill, State: drs.InstancePending, Launched: now(),
-		Point: point.ID, PointTaken: point.Taken,
+		Wanted: server.LaunchConfiguration.Disposition != drs.DispositionStopped,
+		Point:  point.ID, PointTaken: point.Taken,
 		Tags: drs.Tags{
 			"AWSElasticDisasterRecoveryManaged": "drs.amazonaws.com",
 			"drs.amazonaws.com-job":             string(r.job.ID),
@@ -142,80 +166,78 @@ func (r serverRun) record(ctx context.Context, server drs.SourceServer, point dr
 			instance.Tags[k] = v
 		}
 	}
-	err := r.service.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return tx.PutInstance(ctx, instance) })
+	err := r.service.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return tx.InsertInstance(ctx, instance) })
 	return instance, err
 }
 
-// boot makes the disks bootable and starts the machine on them. The event is
-// what to log when it fails.
-func (r serverRun) boot(ctx context.Context, server drs.SourceServer, instance drs.RecoveryInstance) (drs.JobEvent, error) {
+// boot makes the disks bootable and starts the machine on them. A failure is the
+// server's; an error means that the job could not go on.
+func (r serverRun) boot(ctx context.Context, server drs.SourceServer, instance drs.RecoveryInstance) (*launchFailure, error) {
 	s := r.service
 	config := server.LaunchConfiguration
+	failed := func(event drs.JobEvent, err error) (*launchFailure, error) { return &launchFailure{event, err}, nil }
+
 	if err := s.Vault.Fork(ctx, server.ID, instance.Point, string(instance.ID)); err != nil && !errors.Is(err, vault.ErrExists) {
-		return drs.EventLaunchFailed, fmt.Errorf("branch off recovery point %s: %w", instance.Point, err)
+		return failed(drs.EventLaunchFailed, fmt.Errorf("branch off recovery point %s: %w", instance.Point, err))
 	}
 	disks, err := s.exports.open(ctx, instance)
 	if err != nil {
-		return drs.EventLaunchFailed, fmt.Errorf("open recovery point %s: %w", instance.Point, err)
+		return failed(drs.EventLaunchFailed, fmt.Errorf("open recovery point %s: %w", instance.Point, err))
 	}
 
 	convert := config.RecoveryMode != drs.RecoveryFast
 	if convert {
 		if err := r.log(ctx, drs.JobLogItem{Event: drs.EventConversionStart, Instance: instance.ID}); err != nil {
-			return drs.EventConversionFail, err
+			return nil, err
 		}
 	}
 	plan, err := s.plan(server, instance, disks)
 	if err != nil {
 		if convert {
-			return drs.EventConversionFail, err
+			return failed(drs.EventConversionFail, err)
 		}
-		return drs.EventLaunchFailed, err
+		return failed(drs.EventLaunchFailed, err)
 	}
-	instance.Properties = plan.properties
 	if convert {
 		if err := r.log(ctx, drs.JobLogItem{
 			Event: drs.EventConversionEnd, Instance: instance.ID, Conversion: &plan.conversion, Note: plan.note,
 		}); err != nil {
-			return drs.EventConversionFail, err
+			return nil, err
 		}
 	}
 
 	accelerator, note, err := s.Machines.Accelerator(ctx)
 	if err != nil {
-		return drs.EventLaunchFailed, err
+		return failed(drs.EventLaunchFailed, err)
 	}
 	if err := r.log(ctx, drs.JobLogItem{
 		Event: drs.EventLaunchStart, Instance: instance.ID, Note: sentences("Runs with "+accelerator+".", note),
 	}); err != nil {
-		return drs.EventLaunchFailed, err
+		return nil, err
 	}
-	instance.State = drs.InstanceStopped
+	state := drs.InstanceStopped
 	if config.Disposition != drs.DispositionStopped {
 		started, err := s.Machines.Start(ctx, plan.spec)
 		if err != nil {
-			return drs.EventLaunchFailed, err
+			return failed(drs.EventLaunchFailed, err)
 		}
-		instance.State = drs.InstanceRunning
-		instance.Properties.Accelerator = started.Accelerator
+		state = drs.InstanceRunning
+		plan.properties.Accelerator = started.Accelerator
 		r.tell(instance, started)
 	}
 	err = s.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
-		return errors.Join(
-			tx.PutInstance(ctx, instance),
+		_, err := tx.MoveInstance(ctx, instance.ID, state, func(i *drs.RecoveryInstance) { i.Properties = plan.properties })
+		return errors.Join(err,
 			tx.SetRecoveryInstance(ctx, server.ID, instance.ID),
 			r.advanceIn(ctx, tx, drs.LaunchLaunched, instance.ID))
 	})
-	if err != nil {
-		return drs.EventLaunchFailed, err
-	}
-	if instance.State == drs.InstanceRunning {
+	if err == nil && state == drs.InstanceRunning {
 		// It may have ended before its record could follow it.
 		if err := s.followMachine(ctx, instance.ID); err != nil {
 			s.Log.Warn("state of a launched machine is not known", "instance", instance.ID, "err", err)
 		}
 	}
-	return "", nil
+	return nil, err
 }
 
 func (r serverRun) tell(instance drs.RecoveryInstance, started machine.Started) {
@@ -235,7 +257,9 @@ func (r serverRun) tell(instance drs.RecoveryInstance, started machine.Started) 
 	}
 }
 
-// fail ends the server's part and frees what there is of the instance.
+// fail ends the server's part and frees what there is of the instance. That the
+// launch has failed is settled first, at once with the log's line: whatever
+// becomes of the rest, it is not tried again.
 func (r serverRun) fail(ctx context.Context, event drs.JobEvent, cause error, instance *drs.RecoveryInstance) error {
 	s := r.service
 	s.Log.Error("server was not launched", "server", r.part.SourceServer, "job", r.job.ID, "err", cause)
@@ -243,16 +267,20 @@ func (r serverRun) fail(ctx context.Context, event drs.JobEvent, cause error, in
 	if instance != nil {
 		item.Instance = instance.ID
 	}
-	if err := r.log(ctx, item); err != nil {
+	err := s.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
+		if instance != nil {
+			if _, err := tx.MoveInstance(ctx, instance.ID, drs.InstanceShuttingDown, nil); err != nil && !errors.Is(err, db.ErrAbsent) {
+				return err
+			}
+		}
+		return errors.Join(r.logIn(ctx, tx, item), r.advanceIn(ctx, tx, drs.LaunchFailed, ""))
+	})
+	if err != nil || instance == nil {
 		return err
 	}
-	if instance != nil {
-		if err := s.remove(ctx, *instance); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			s.Log.Error("leavings of a failed launch were not removed", "instance", instance.ID, "err", err)
-		}
+	if err := s.remove(ctx, *instance); err != nil {
+		// The next start removes it: see reviveMachines.
+		s.Log.Error("leavings of a failed launch were not removed", "instance", instance.ID, "err", err)
 	}
-	return r.advance(ctx, drs.LaunchFailed, "")
+	return nil
 }

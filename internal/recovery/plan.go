@@ -52,10 +52,16 @@ func (s *Service) plan(server drs.SourceServer, instance drs.RecoveryInstance, d
 	if !strings.Contains(p.note, layout.Why) {
 		p.note = sentences("Boot disk: "+layout.Why+".", p.note)
 	}
-	for n, d := range disks {
-		bus := drs.BusVirtio
+	buses := map[string]drs.DiskBus{} // by the source's name of the disk
+	for n, d := range server.Properties.Disks {
 		if n < len(fit.Buses) {
-			bus = fit.Buses[n]
+			buses[d.Device] = fit.Buses[n]
+		}
+	}
+	for n, d := range disks {
+		bus, known := buses[d.volume.Device]
+		if !known {
+			bus = drs.BusVirtio
 		}
 		p.spec.Disks = append(p.spec.Disks, machine.Disk{Socket: s.Socket, Export: diskName(instance.ID, n), Bus: bus})
 		p.properties.Disks = append(p.properties.Disks, drs.Disk{Device: d.volume.Device, Bytes: d.volume.Size, Bus: bus})

@@ -2,8 +2,10 @@ package recovery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
 )
 
@@ -17,6 +19,9 @@ func (r serverRun) choosePoint(ctx context.Context) (point drs.RecoveryPoint, fa
 	s, server := r.service, r.part.SourceServer
 	if r.part.Snapshot != "" {
 		point, failed = s.DB.Point(ctx, r.part.Snapshot)
+		if failed != nil && !errors.Is(failed, db.ErrAbsent) {
+			return point, nil, failed
+		}
 		if failed != nil {
 			return point, failed, r.log(ctx, drs.JobLogItem{
 				Event: drs.EventUsingPreviousSnapshotFailed, RawError: explain(failed),
@@ -44,6 +49,9 @@ func (r serverRun) choosePoint(ctx context.Context) (point drs.RecoveryPoint, fa
 		return point, nil, err
 	}
 	point, failed = s.DB.LatestPoint(ctx, server)
+	if failed != nil && !errors.Is(failed, db.ErrAbsent) {
+		return point, nil, failed
+	}
 	if failed != nil {
 		return point, failed, r.log(ctx, drs.JobLogItem{
 			Event: drs.EventUsingPreviousSnapshotFailed, RawError: explain(failed),

@@ -16,11 +16,10 @@ const stopGrace = 90 * time.Second
 // StartInstance starts the machine of an instance that was stopped, or was
 // launched with the disposition STOPPED. One that runs is left as it is.
 func (s *Service) StartInstance(ctx context.Context, account drs.Account, id drs.RecoveryInstanceID) (drs.RecoveryInstance, error) {
-	instance, err := s.powered(ctx, account, id)
-	if err != nil {
+	if _, err := s.powered(ctx, account, id); err != nil {
 		return drs.RecoveryInstance{}, err
 	}
-	if err := s.startAgain(ctx, instance); err != nil {
+	if _, err := s.startAgain(ctx, id); err != nil {
 		return drs.RecoveryInstance{}, err
 	}
 	if err := s.followMachine(ctx, id); err != nil {
@@ -40,7 +39,8 @@ func (s *Service) StopInstance(ctx context.Context, account drs.Account, id drs.
 	if instance.State != drs.InstanceRunning && instance.State != drs.InstanceStopping {
 		return instance, nil
 	}
-	if err := s.DB.SetInstanceState(ctx, id, drs.InstanceStopping); err != nil {
+	_, err = s.DB.MoveInstance(ctx, id, drs.InstanceStopping, func(i *drs.RecoveryInstance) { i.Wanted = false })
+	if err != nil {
 		return drs.RecoveryInstance{}, err
 	}
 	s.tasks.Go(func() { s.powerOff(id) })

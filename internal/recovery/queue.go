@@ -15,6 +15,7 @@ import (
 
 	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
+	"lifeboat/internal/recovery/nbd"
 )
 
 type queueTx = *sql.Tx
@@ -91,17 +92,25 @@ func (s *Service) enqueue(ctx context.Context, tx db.Tx, job drs.JobID) error {
 	return nil
 }
 
-// resume makes the jobs of a process that ended without finishing them
-// available again, at once rather than when the queue would call them stuck.
+// resume queues every job that is not completed, as nobody works on it: this
+// process has not begun, and another one has ended. What the queue still holds of
+// them is replaced, whatever state a killed process left it in.
 func (s *Service) resume(ctx context.Context) error {
-	_, err := s.DB.SQL().ExecContext(ctx,
-		`UPDATE river_job SET state = 'available', scheduled_at = ?, attempt = 0, finalized_at = NULL
-		 WHERE kind = ? AND state IN ('running', 'retryable', 'scheduled', 'discarded')`,
-		time.Now().UTC().Format("2006-01-02 15:04:05.000"), jobArgs{}.Kind())
-	if err != nil {
-		return fmt.Errorf("resume jobs: %w", err)
-	}
-	return nil
+	return s.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM river_job WHERE kind = ?", jobArgs{}.Kind()); err != nil {
+			return fmt.Errorf("resume jobs: %w", err)
+		}
+		unfinished, err := tx.Unfinished(ctx)
+		if err != nil {
+			return fmt.Errorf("resume jobs: %w", err)
+		}
+		for _, id := range unfinished {
+			if err := s.enqueue(ctx, tx, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // Run serves the disks of all instances and works on jobs until ctx ends. Jobs
@@ -114,10 +123,15 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 		return err
 	}
+	// Machines connect as soon as they start, so this comes before the queue.
+	listener, err := nbd.ListenUnix(ctx, s.Socket)
+	if err != nil {
+		return fmt.Errorf("serve disks: %w", err)
+	}
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
 	served := make(chan error, 1)
-	go func() { served <- s.exports.serve(serving) }()
+	go func() { served <- s.exports.serve(serving, listener) }()
 
 	if err := s.queue.Start(context.WithoutCancel(ctx)); err != nil {
 		stopServing()
@@ -126,7 +140,6 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	s.tasks.Go(func() { s.reviveMachines(s.life) })
 
-	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-served:

@@ -99,6 +99,17 @@ type site struct {
 	stop     func()
 }
 
+// settle waits until it is as it should be; records and machines are polled.
+func settle(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !is(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited a minute for: %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
 func newSite(t *testing.T) *site {
 	t.Helper()
 	dir := t.TempDir()

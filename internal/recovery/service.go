@@ -78,14 +78,14 @@ type Service struct {
 	exports  *exports
 	queue    *river.Client[queueTx]
 	launches chan struct{} // one slot per machine being started
+	holds    holds
 
 	life  context.Context // of tasks; ends with Run
 	end   context.CancelFunc
 	tasks sync.WaitGroup // machines being stopped or looked at
 }
 
-// New prepares the job queue's tables and opens the disks of every instance that
-// lives, so that running machines find theirs; Run makes it work.
+// New prepares the job queue's tables; Run makes the service work.
 func New(ctx context.Context, c Config) (*Service, error) {
 	if c.PointWait == 0 {
 		c.PointWait = 10 * time.Minute
@@ -94,6 +94,7 @@ func New(ctx context.Context, c Config) (*Service, error) {
 		c.Launches = 8
 	}
 	s := &Service{Config: c, launches: make(chan struct{}, c.Launches)}
+	s.holds.held = map[drs.RecoveryInstanceID]chan struct{}{}
 	s.life, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	s.exports = newExports(s)
 	var err error

@@ -84,26 +84,38 @@ func (s *Service) terminateServer(ctx context.Context, job drs.Job, p drs.Partic
 	return run.advance(ctx, drs.LaunchTerminated, "")
 }
 
-// remove frees everything of an instance: its machine, its disks' logs, its
-// branch, its directory, and last its record. It may be repeated.
+// remove frees everything of an instance: its machine, its branch, its disks'
+// logs, its directory, and last its record. It may be repeated.
 func (s *Service) remove(ctx context.Context, instance drs.RecoveryInstance) error {
-	if err := s.DB.SetInstanceState(ctx, instance.ID, drs.InstanceShuttingDown); err != nil {
+	release, err := s.holds.hold(ctx, instance.ID)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if _, err := s.DB.MoveInstance(ctx, instance.ID, drs.InstanceShuttingDown, nil); errors.Is(err, db.ErrAbsent) {
+		return nil // somebody else has removed it
+	} else if err != nil {
 		return err
 	}
 	if err := s.Machines.Destroy(ctx, instance.ID); err != nil {
 		return fmt.Errorf("destroy machine %s: %w", instance.ID, err)
 	}
 	if err := s.exports.close(instance.ID); err != nil {
-		// The log is thrown away in the next line: what could not be written to it
-		// is no loss.
+		// The log is thrown away below: what could not be written to it is no loss.
 		s.Log.Warn("disks of a terminated instance did not close cleanly", "instance", instance.ID, "err", err)
+	}
+	err = s.Vault.DropBranch(ctx, instance.SourceServer, string(instance.ID))
+	var damage *vault.CorruptError
+	switch {
+	case errors.As(err, &damage):
+		// Damage of the server's objects must not keep its instances for ever; the
+		// branch holds on to a point, which is the safe side.
+		s.Log.Error("branch of a terminated instance was not dropped", "instance", instance.ID, "err", err)
+	case err != nil && !errors.Is(err, vault.ErrAbsent):
+		return fmt.Errorf("drop the branch of %s: %w", instance.ID, err)
 	}
 	if err := os.RemoveAll(s.dir(instance.ID)); err != nil {
 		return fmt.Errorf("remove the files of %s: %w", instance.ID, err)
-	}
-	err := s.Vault.DropBranch(ctx, instance.SourceServer, string(instance.ID))
-	if err != nil && !errors.Is(err, vault.ErrAbsent) {
-		return fmt.Errorf("drop the branch of %s: %w", instance.ID, err)
 	}
 	return s.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return forget(ctx, tx, instance) })
 }

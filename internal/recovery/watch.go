@@ -2,27 +2,38 @@ package recovery
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
+	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
 	"lifeboat/internal/recovery/machine"
 )
 
 // MachineChanged keeps the state that a machine entered in its instance's record.
+// A guest that powered itself off is not wanted any more; one that its host ended
+// is.
 func (s *Service) MachineChanged(c machine.Change) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	instance, err := s.DB.InstanceByID(ctx, c.ID)
-	if err != nil {
-		s.Log.Debug("a machine without a record changed", "instance", c.ID, "state", c.State, "err", err)
-		return
-	}
 	to := instanceState(c.State)
-	if !follows(instance.State, to) {
-		return
+	before, err := s.DB.InstanceByID(ctx, c.ID)
+	if err != nil || !follows(before.State, to) {
+		return // a machine without a record, or a state that its job moves on
 	}
-	s.Log.Info("machine changed", "instance", c.ID, "state", c.State, "reason", c.Reason)
-	if err := s.DB.SetInstanceState(ctx, c.ID, to); err != nil {
+	_, err = s.DB.MoveInstance(ctx, c.ID, to, func(i *drs.RecoveryInstance) {
+		switch c.State {
+		case machine.Running:
+			i.Wanted = true
+		case machine.Stopped:
+			i.Wanted = false
+		}
+	})
+	switch {
+	case err == nil:
+		s.Log.Info("machine changed", "instance", c.ID, "state", c.State, "reason", c.Reason)
+	case !errors.Is(err, db.ErrForbidden) && !errors.Is(err, db.ErrAbsent):
 		s.Log.Error("state of a machine was not kept", "instance", c.ID, "state", c.State, "err", err)
 	}
 }
@@ -48,22 +59,14 @@ func instanceState(s machine.State) drs.InstanceState {
 	return drs.InstanceNotFound
 }
 
-// follows tells whether a machine's own changes may move a record on. Being
-// launched and being terminated are moved on by their jobs.
-func follows(from, to drs.InstanceState) bool {
-	if from == drs.InstanceStopping && to == drs.InstanceRunning {
-		return false // not yet
-	}
-	switch from {
-	case drs.InstancePending, drs.InstanceShuttingDown, drs.InstanceTerminated:
-		return false
-	}
-	return from != to
-}
+// follows tells whether a machine's own changes may move a record on: one that
+// is being launched is moved on by its job, and the transition table has the
+// rest.
+func follows(from, to drs.InstanceState) bool { return from != drs.InstancePending && from != to }
 
-// reviveMachines brings the records in line with the machines after a restart.
-// One that should run and was ended by the host (not by its guest, and not by an
-// order) is started again from its disks.
+// reviveMachines brings machines and records in line after a restart. A machine
+// that is wanted and does not run is started again on its disks: its host took it
+// down. What a removal left behind is removed.
 func (s *Service) reviveMachines(ctx context.Context) {
 	instances, err := s.DB.AllInstances(ctx)
 	if err != nil {
@@ -71,44 +74,69 @@ func (s *Service) reviveMachines(ctx context.Context) {
 		return
 	}
 	for _, i := range instances {
-		if i.State == drs.InstancePending || i.State == drs.InstanceShuttingDown {
-			continue // its job goes on with it
-		}
-		if i.State == drs.InstanceStopping {
-			s.tasks.Go(func() { s.powerOff(i.ID) })
-			continue
-		}
-		status, err := s.Machines.State(ctx, i.ID)
-		if err != nil {
-			s.Log.Error("state of a machine is not known", "instance", i.ID, "err", err)
-			continue
-		}
-		if i.State == drs.InstanceRunning && (status.State == machine.Failed || status.State == machine.Absent) {
-			s.Log.Warn("machine was ended by its host and is started again", "instance", i.ID, "reason", status.Reason)
-			if err := s.startAgain(ctx, i); err != nil {
-				s.Log.Error("machine was not started again", "instance", i.ID, "err", err)
+		s.tasks.Go(func() {
+			if err := s.revive(ctx, i); err != nil && ctx.Err() == nil {
+				s.Log.Error("machine was not brought in line with its record", "instance", i.ID, "state", i.State, "err", err)
 			}
-		}
-		if err := s.followMachine(ctx, i.ID); err != nil {
-			s.Log.Error("state of a machine is not known", "instance", i.ID, "err", err)
-		}
+		})
 	}
 }
 
-// startAgain starts the machine of an instance that was launched before.
-func (s *Service) startAgain(ctx context.Context, i drs.RecoveryInstance) error {
-	server, err := s.DB.SourceServer(ctx, i.Account, i.SourceServer)
+func (s *Service) revive(ctx context.Context, i drs.RecoveryInstance) error {
+	switch i.State {
+	case drs.InstancePending:
+		return nil // its job goes on with it
+	case drs.InstanceShuttingDown:
+		return s.remove(ctx, i)
+	case drs.InstanceStopping:
+		s.powerOff(i.ID)
+		return nil
+	}
+	status, err := s.Machines.State(ctx, i.ID)
 	if err != nil {
 		return err
 	}
-	disks, err := s.exports.open(ctx, i)
-	if err != nil {
-		return err
+	if i.Wanted && status.State != machine.Running && status.State != machine.Paused {
+		s.Log.Warn("machine was ended by its host and is started again", "instance", i.ID, "reason", status.Reason)
+		if _, err := s.startAgain(ctx, i.ID); err != nil {
+			return errors.Join(err, s.followMachine(ctx, i.ID))
+		}
 	}
-	plan, err := s.plan(server, i, disks)
+	return s.followMachine(ctx, i.ID)
+}
+
+// startAgain starts the machine of an instance that was launched before, and is
+// still there now that nobody else acts on it.
+func (s *Service) startAgain(ctx context.Context, id drs.RecoveryInstanceID) (machine.Started, error) {
+	release, err := s.holds.hold(ctx, id)
 	if err != nil {
-		return err
+		return machine.Started{}, err
 	}
-	_, err = s.Machines.Start(ctx, plan.spec)
-	return err
+	defer release()
+	select {
+	case s.launches <- struct{}{}:
+		defer func() { <-s.launches }()
+	case <-ctx.Done():
+		return machine.Started{}, ctx.Err()
+	}
+	instance, err := s.DB.InstanceByID(ctx, id)
+	if err != nil {
+		return machine.Started{}, err
+	}
+	if _, err := instance.State.Next(drs.InstanceRunning); err != nil {
+		return machine.Started{}, fmt.Errorf("start machine %s: %w", id, err)
+	}
+	server, err := s.DB.SourceServer(ctx, instance.Account, instance.SourceServer)
+	if err != nil {
+		return machine.Started{}, err
+	}
+	disks, err := s.exports.open(ctx, instance)
+	if err != nil {
+		return machine.Started{}, err
+	}
+	plan, err := s.plan(server, instance, disks)
+	if err != nil {
+		return machine.Started{}, err
+	}
+	return s.Machines.Start(ctx, plan.spec)
 }

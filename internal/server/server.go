@@ -143,7 +143,7 @@ func (s *running) run(ctx context.Context) (err error) {
 	s.Log.Info("server is ready", "api", "https://"+apiListener.Addr().String(), "replication", agentListener.Addr().String(),
 		"data", s.dir.Path, "version", s.Version)
 	err = group.Wait()
-	s.Log.Info("server has stopped", "err", err)
+	s.Log.Info("server has stopped; machines that it launched run on")
 	return err
 }
 

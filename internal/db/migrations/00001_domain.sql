@@ -90,6 +90,7 @@ CREATE TABLE recovery_instances (
     job           TEXT    NOT NULL,
     drill         BOOLEAN NOT NULL,
     state         TEXT    NOT NULL,
+    wanted        BOOLEAN NOT NULL,
     launched      BIGINT  NOT NULL,
     point         TEXT    NOT NULL,
     point_taken   BIGINT  NOT NULL,
