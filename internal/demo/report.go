@@ -21,6 +21,7 @@ func (s *stage) report(p protection, d disaster) error {
 	s.detail("bytes in the vault", "%s for %d recovery points (compressed and encrypted)", megabytes(p.stored), p.points)
 	s.detail("recovery point used", "%s at %s, %s before the disaster", r.pointID, clock(r.pointTaken), seconds(d.at.Sub(r.pointTaken)))
 	s.detail("its consistency", "%s", explainConsistency(s.server.Consistency(r.pointID)))
+	s.detail("what that takes", "today's tracker reads the whole disk: such a point needs a moment's rest, and this shop rests between bursts of orders")
 	s.detail("orders confirmed by the dead machine", "%d, of which %d before that point", d.lastConfirmed, promised)
 	s.detail("orders recovered", "%s", describeLedger(r.ledger))
 	s.detail("orders lost", "%s", describeLoss(lost))
