@@ -25,7 +25,8 @@ type Catalog interface {
 	// UpdateProperties records the inventory that an agent sent.
 	UpdateProperties(ctx context.Context, server drs.SourceServerID, p drs.SourceProperties) error
 	// ReportReplication records how replication stands; seen is when the agent
-	// was last heard, zero for no news of it.
+	// was last heard, zero for no news of it. A state that must not follow the
+	// recorded one changes nothing but that: the report came too late.
 	ReportReplication(ctx context.Context, server drs.SourceServerID, info drs.DataReplicationInfo, seen time.Time) error
 	// AddPoint records a recovery point that is in the vault; again changes nothing.
 	AddPoint(ctx context.Context, p drs.RecoveryPoint) error
@@ -77,9 +78,13 @@ type Server struct {
 	cfg Config
 	log *slog.Logger
 
+	// losing is held while a lost agent is reported, and by an agent's admission:
+	// the report never comes after one of a session. Taken before mu.
+	losing sync.Mutex
+
 	mu       sync.Mutex
 	sessions map[drs.SourceServerID]*session // the newest of each server
-	absent   map[drs.SourceServerID]absence  // servers whose agent is not connected
+	absent   map[drs.SourceServerID]absence  // servers without an admitted agent
 	wg       sync.WaitGroup                  // of sessions
 }
 
@@ -201,7 +206,6 @@ func (s *Server) enter(session *session) {
 	s.mu.Lock()
 	older := s.sessions[session.server]
 	s.sessions[session.server] = session
-	delete(s.absent, session.server)
 	s.mu.Unlock()
 	if older != nil {
 		older.stop(&replication.Error{
@@ -212,12 +216,27 @@ func (s *Server) enter(session *session) {
 	}
 }
 
+// admitted ends the absence of the session's server. What the session reports
+// comes after whatever was reported of the absence.
+func (s *Server) admitted(session *session) {
+	s.losing.Lock()
+	defer s.losing.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	session.admitted = true
+	delete(s.absent, session.server)
+}
+
+// leave begins the absence of the session's server, which an agent that was not
+// admitted did not interrupt: of its server the session knows nothing.
 func (s *Server) leave(session *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if session.admitted {
+		s.absent[session.server] = absence{time.Now(), session.status.info()}
+	}
 	if s.sessions[session.server] == session {
 		delete(s.sessions, session.server)
-		s.absent[session.server] = absence{time.Now(), session.status.info()}
 	}
 }
 

@@ -41,15 +41,20 @@ type memCatalog struct {
 	refusal  error
 	info     map[drs.SourceServerID]drs.DataReplicationInfo
 	states   map[drs.SourceServerID][]drs.ReplicationState // each change
+	reports  map[drs.SourceServerID]int
+	late     []string // reports that no rule allows
 	points   map[drs.SourceServerID][]drs.RecoveryPoint
 	props    map[drs.SourceServerID]drs.SourceProperties
 	changed  chan struct{}
+	// beforeReport, when set, is called before a report is taken in.
+	beforeReport func(drs.DataReplicationInfo)
 }
 
 func newMemCatalog() *memCatalog {
 	return &memCatalog{
 		info:    map[drs.SourceServerID]drs.DataReplicationInfo{},
 		states:  map[drs.SourceServerID][]drs.ReplicationState{},
+		reports: map[drs.SourceServerID]int{},
 		points:  map[drs.SourceServerID][]drs.RecoveryPoint{},
 		props:   map[drs.SourceServerID]drs.SourceProperties{},
 		changed: make(chan struct{}),
@@ -68,7 +73,19 @@ func (c *memCatalog) UpdateProperties(_ context.Context, server drs.SourceServer
 }
 
 func (c *memCatalog) ReportReplication(_ context.Context, server drs.SourceServerID, info drs.DataReplicationInfo, _ time.Time) error {
+	c.mu.Lock()
+	before := c.beforeReport
+	c.mu.Unlock()
+	if before != nil {
+		before(info)
+	}
 	c.change(func() {
+		c.reports[server]++
+		was, known := c.info[server]
+		if _, err := was.State.Next(info.State); known && err != nil {
+			c.late = append(c.late, err.Error())
+			return
+		}
 		if states := c.states[server]; len(states) == 0 || states[len(states)-1] != info.State {
 			c.states[server] = append(states, info.State)
 		}
@@ -169,6 +186,9 @@ func newRigIn(t testing.TB, dir string, wrap func(ingest.Vault) ingest.Vault) *r
 		r.stop()
 		r.api.Close()
 		r.vault.Close()
+		if r.catalog.late != nil {
+			t.Errorf("reports against the rules: %v", r.catalog.late)
+		}
 	})
 	return r
 }

@@ -26,6 +26,8 @@ type session struct {
 	status  *status
 	done    chan struct{} // closed when the session holds nothing any more
 
+	admitted bool // the catalogue let the agent in; set and read under srv.mu
+
 	outstanding atomic.Int64 // bytes of Data queued and not processed
 
 	mu          sync.Mutex // covers the fields below
@@ -110,6 +112,7 @@ func (s *session) welcome(ctx context.Context, account string) (Branch, error) {
 		s.conn.Refuse(refusal)
 		return nil, fmt.Errorf("admit: %w", err)
 	}
+	s.srv.admitted(s)
 	s.status.begin(admission.Replication, time.Now())
 	branch, err := s.srv.cfg.Vault.OpenBranch(ctx, s.server)
 	if err != nil {
@@ -248,21 +251,35 @@ func (s *session) report(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if info, seen, news := s.status.take(); news {
-			if err := s.srv.cfg.Catalog.ReportReplication(ctx, s.server, info, seen); err != nil && ctx.Err() == nil {
-				s.srv.log.Error("report replication", "server", s.server, "err", err)
-				s.status.again()
+		if r := s.status.take(); r.news {
+			if err := s.tell(ctx, r); err != nil {
+				s.status.again(r)
+				if ctx.Err() == nil {
+					s.srv.log.Error("report replication", "server", s.server, "err", err)
+				}
 			}
 		}
 	}
+}
+
+// tell reports each state that the server went through: the catalogue holds
+// reports to the rules, which a state left out would break.
+func (s *session) tell(ctx context.Context, r report) error {
+	for _, state := range r.via {
+		step := r.info
+		step.State = state
+		if err := s.srv.cfg.Catalog.ReportReplication(ctx, s.server, step, r.seen); err != nil {
+			return err
+		}
+	}
+	return s.srv.cfg.Catalog.ReportReplication(ctx, s.server, r.info, r.seen)
 }
 
 // lastReport records how the session left things, even while the server stops.
 func (s *session) lastReport(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	info, seen, _ := s.status.take()
-	if err := s.srv.cfg.Catalog.ReportReplication(ctx, s.server, info, seen); err != nil {
+	if err := s.tell(ctx, s.status.take()); err != nil {
 		s.srv.log.Error("report replication", "server", s.server, "err", err)
 	}
 }

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,7 +22,8 @@ type status struct {
 	now      drs.DataReplicationInfo
 	lastSeen time.Time
 	news     bool
-	hasPoint bool // a consistent point exists
+	passed   []drs.ReplicationState // since the last report, without loops; ends in the present state
+	hasPoint bool                   // a consistent point exists
 	since    time.Time
 }
 
@@ -56,8 +58,17 @@ func (s *status) toLocked(to drs.ReplicationState) {
 	}
 	if next != s.now.State {
 		s.log.Info("replication state", "server", s.server, "from", s.now.State, "to", next)
+		s.passed = through(s.passed, next)
 	}
 	s.now.State = next
+}
+
+// through goes on from a path of states to the next, and leaves out a loop.
+func through(path []drs.ReplicationState, next drs.ReplicationState) []drs.ReplicationState {
+	if i := slices.Index(path, next); i >= 0 {
+		return path[:i+1]
+	}
+	return append(path, next)
 }
 
 // stepLocked marks a step as under way, those before it as done.
@@ -285,16 +296,35 @@ func (s *status) seen(t time.Time) {
 	s.lastSeen = t
 }
 
-// take returns what there is to report, and whether it is news.
-func (s *status) take() (info drs.DataReplicationInfo, seen time.Time, news bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	news, s.news = s.news, false
-	return s.infoLocked(), s.lastSeen, news
+// report is what there is to tell the catalogue.
+type report struct {
+	info drs.DataReplicationInfo
+	via  []drs.ReplicationState // gone through before info's since the last report
+	seen time.Time
+	news bool
 }
 
-// again makes the next take news: the last report did not arrive.
-func (s *status) again() { s.change(false, func() {}) }
+func (s *status) take() report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := report{info: s.infoLocked(), seen: s.lastSeen, news: s.news}
+	if n := len(s.passed); n > 0 {
+		r.via = s.passed[:n-1]
+	}
+	s.news, s.passed = false, nil
+	return r
+}
+
+// again makes the next report contain a lost one.
+func (s *status) again(lost report) {
+	s.change(false, func() {
+		path := append(slices.Clone(lost.via), lost.info.State)
+		for _, state := range s.passed {
+			path = through(path, state)
+		}
+		s.passed = path
+	})
+}
 
 func (s *status) info() drs.DataReplicationInfo {
 	s.mu.Lock()
