@@ -25,6 +25,7 @@ func TestServers(t *testing.T) {
 		Error: &drs.DataReplicationErr{Code: drs.AgentNotSeen, Raw: "Start the agent."},
 	}, time.Now()))
 	sync := s.addServer("new")
+	must(t, s.db.ReportReplication(t.Context(), sync.ID, drs.DataReplicationInfo{State: drs.ReplicationInitiating}, time.Time{}))
 	must(t, s.db.ReportReplication(t.Context(), sync.ID, drs.DataReplicationInfo{
 		State: drs.ReplicationInitialSync, Disks: []drs.ReplicatedDisk{{Device: "/dev/vda", Total: 200, Replicated: 84}},
 	}, time.Now()))

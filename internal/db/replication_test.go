@@ -29,3 +29,43 @@ func TestLatestPointIsTheLastCommitted(t *testing.T) {
 		t.Errorf("latest: %+v, %v; want %+v", got, err, last)
 	}
 }
+
+// Reports change the state by the rules only: a late one undoes nothing, but the
+// agent was seen.
+func TestLateReportsKeepTheState(t *testing.T) {
+	d, ctx := open(t), t.Context()
+	seen := time.Now().UTC().Truncate(time.Microsecond)
+	for _, test := range []struct{ kept, late, want drs.ReplicationState }{
+		{drs.ReplicationContinuous, drs.ReplicationBacklog, drs.ReplicationBacklog},
+		{drs.ReplicationContinuous, drs.ReplicationInitialSync, drs.ReplicationContinuous},
+		{drs.ReplicationInitialSync, drs.ReplicationBacklog, drs.ReplicationInitialSync},
+		{drs.ReplicationStopped, drs.ReplicationContinuous, drs.ReplicationStopped},
+		{drs.ReplicationStopped, drs.ReplicationInitiating, drs.ReplicationStopped},
+		{drs.ReplicationStopped, drs.ReplicationDisconnected, drs.ReplicationStopped},
+		{drs.ReplicationDisconnected, drs.ReplicationStalled, drs.ReplicationDisconnected},
+	} {
+		t.Run(string(test.kept)+" to "+string(test.late), func(t *testing.T) {
+			server := register(t, d, t.Name()).ID
+			asOf := seen.Add(-time.Hour)
+			if err := d.ReportReplication(ctx, server, drs.DataReplicationInfo{State: test.kept, AsOf: asOf}, time.Time{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.ReportReplication(ctx, server, drs.DataReplicationInfo{State: test.late, AsOf: seen}, seen); err != nil {
+				t.Fatal(err)
+			}
+			got, err := d.SourceServer(ctx, account, server)
+			if err != nil || got.Replication.State != test.want {
+				t.Errorf("state %s, want %s (%v)", got.Replication.State, test.want, err)
+			}
+			if kept := got.Replication.AsOf.Equal(asOf); kept != (test.want != test.late) {
+				t.Errorf("as of %s", got.Replication.AsOf)
+			}
+			if !got.LifeCycle.LastSeen.Equal(seen) {
+				t.Errorf("last seen %s, want %s", got.LifeCycle.LastSeen, seen)
+			}
+		})
+	}
+	if err := d.ReportReplication(ctx, drs.NewSourceServerID(), drs.DataReplicationInfo{State: drs.ReplicationContinuous}, seen); err != nil {
+		t.Errorf("a report of a server that is gone: %v", err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -193,23 +194,50 @@ func (d *DB) AllServers(ctx context.Context) ([]drs.SourceServer, error) {
 
 // ReportReplication keeps what the replication server sees of an agent. A zero
 // seen leaves the last one; the first report of data sets the first byte's time.
+//
+// A report whose state must not follow the one kept leaves all but last seen as
+// it is: it came too late, or is about a server that is gone. No report leads out
+// of STOPPED and DISCONNECTED; who started replication again does that.
 func (d *DB) ReportReplication(ctx context.Context, id drs.SourceServerID, info drs.DataReplicationInfo, seen time.Time) error {
-	flowing := false
-	for _, disk := range info.Disks {
-		flowing = flowing || disk.Replicated > 0
-	}
-	q := d.write.NewUpdate().Model((*serverRow)(nil)).
-		Set("replication = ?", document[drs.DataReplicationInfo]{info}).Where("id = ?", id)
-	if !seen.IsZero() {
-		q = q.Set("last_seen = ?", stampOf(seen))
-	}
-	if flowing {
-		q = q.Set("first_byte = CASE first_byte WHEN 0 THEN ? ELSE first_byte END", stampOf(time.Now()))
-	}
-	if _, err := q.Exec(ctx); err != nil {
+	err := d.InTx(ctx, func(ctx context.Context, tx Tx) error {
+		var kept serverRow
+		err := tx.NewSelect().Model(&kept).Column("replication").Where("id = ?", id).Scan(ctx)
+		if errors.Is(absent(err), ErrAbsent) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		follows := mayReport(kept.Replication.V.State, info.State)
+		if !follows && seen.IsZero() {
+			return nil
+		}
+		q := tx.NewUpdate().Model((*serverRow)(nil)).Where("id = ?", id)
+		if !seen.IsZero() {
+			q = q.Set("last_seen = ?", stampOf(seen))
+		}
+		if follows {
+			q = q.Set("replication = ?", document[drs.DataReplicationInfo]{info})
+		}
+		if follows && slices.ContainsFunc(info.Disks, func(disk drs.ReplicatedDisk) bool { return disk.Replicated > 0 }) {
+			q = q.Set("first_byte = CASE first_byte WHEN 0 THEN ? ELSE first_byte END", stampOf(time.Now()))
+		}
+		_, err = q.Exec(ctx)
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("report replication of %s: %w", id, err)
 	}
 	return nil
+}
+
+// mayReport tells whether a report may lead from one state to another.
+func mayReport(from, to drs.ReplicationState) bool {
+	if from == drs.ReplicationStopped || from == drs.ReplicationDisconnected {
+		return false
+	}
+	_, err := from.Next(to)
+	return err == nil
 }
 
 // UpdateLaunchConfiguration changes the configuration of one server under f and
