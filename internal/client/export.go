@@ -32,7 +32,7 @@ func (d *DiskStream) Close() error {
 // Disk begins the transfer of the nth disk of a server at a point. *Refusal when
 // there is none.
 func (c *Client) Disk(ctx context.Context, server, point string, n int) (*DiskStream, error) {
-	answer, err := c.beside(ctx, http.MethodGet, func(r *http.Request) {
+	answer, err := c.beside(ctx, http.MethodGet, func(r *http.Request) { //nolint:bodyclose // DiskStream.Close closes it
 		r.Header.Set("Accept", diskstream.MediaType)
 		r.Header.Set("Accept-Encoding", "identity")
 		if !local(r.URL.Hostname()) {

@@ -58,7 +58,7 @@ func (c *Client) Console(ctx context.Context, instance string, follow bool, w io
 			return err
 		}
 		if err := pause(ctx, c.poll/4); err != nil {
-			return nil // the person has seen enough
+			return nil //nolint:nilerr // the person has seen enough
 		}
 	}
 }
