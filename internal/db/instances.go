@@ -107,10 +107,10 @@ func (d *DB) Instances(ctx context.Context, account drs.Account, f InstanceFilte
 	var rows []instanceRow
 	q := d.read.NewSelect().Model(&rows).Where("account = ? AND region = ?", account.ID, account.Region)
 	if len(f.IDs) > 0 {
-		q = q.Where("id IN (?)", bun.In(f.IDs))
+		q = q.Where("id IN (?)", bun.List(f.IDs))
 	}
 	if len(f.SourceServers) > 0 {
-		q = q.Where("source_server IN (?)", bun.In(f.SourceServers))
+		q = q.Where("source_server IN (?)", bun.List(f.SourceServers))
 	}
 	q, err := page.by(q, "launched", "id", false)
 	if err != nil {
@@ -155,7 +155,7 @@ func (tx Tx) InstancesOf(ctx context.Context, server drs.SourceServerID) ([]drs.
 func (tx Tx) InstancesByID(ctx context.Context, account drs.Account, ids []drs.RecoveryInstanceID) ([]drs.RecoveryInstance, error) {
 	var rows []instanceRow
 	err := tx.NewSelect().Model(&rows).Where("account = ? AND region = ?", account.ID, account.Region).
-		Where("id IN (?)", bun.In(ids)).Scan(ctx)
+		Where("id IN (?)", bun.List(ids)).Scan(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("look up recovery instances: %w", err)
 	}

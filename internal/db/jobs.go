@@ -108,7 +108,7 @@ func (d *DB) Jobs(ctx context.Context, account drs.Account, f JobFilter, page Pa
 	var rows []jobRow
 	q := d.read.NewSelect().Model(&rows).Where("account = ? AND region = ?", account.ID, account.Region)
 	if len(f.IDs) > 0 {
-		q = q.Where("id IN (?)", bun.In(f.IDs))
+		q = q.Where("id IN (?)", bun.List(f.IDs))
 	}
 	if !f.From.IsZero() {
 		q = q.Where("created >= ?", stampOf(f.From))
@@ -133,7 +133,7 @@ func withServers(ctx context.Context, db bun.IDB, rows []jobRow) ([]drs.Job, err
 	if len(rows) > 0 {
 		var all []jobServerRow
 		ids := convert(rows, func(r jobRow) string { return r.ID })
-		err := db.NewSelect().Model(&all).Where("job IN (?)", bun.In(ids)).Order("job", "ordinal").Scan(ctx)
+		err := db.NewSelect().Model(&all).Where("job IN (?)", bun.List(ids)).Order("job", "ordinal").Scan(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("list the servers of jobs: %w", err)
 		}
@@ -150,7 +150,7 @@ func (tx Tx) Busy(ctx context.Context, servers []drs.SourceServerID) (map[drs.So
 	var rows []jobServerRow
 	err := tx.NewSelect().Model(&rows).Join("JOIN jobs ON jobs.id = job_server_row.job").
 		Where("jobs.status <> ?", string(drs.JobCompleted)).
-		Where("job_server_row.source_server IN (?)", bun.In(servers)).Scan(ctx)
+		Where("job_server_row.source_server IN (?)", bun.List(servers)).Scan(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("look up running jobs: %w", err)
 	}
