@@ -135,8 +135,7 @@ func (s *Service) Run(ctx context.Context) error {
 
 	if err := s.queue.Start(context.WithoutCancel(ctx)); err != nil {
 		stopServing()
-		<-served
-		return fmt.Errorf("start the job queue: %w", err)
+		return errors.Join(fmt.Errorf("start the job queue: %w", err), <-served)
 	}
 	s.tasks.Go(func() { s.reviveMachines(s.life) })
 

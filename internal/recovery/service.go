@@ -80,7 +80,7 @@ type Service struct {
 	launches chan struct{} // one slot per machine being started
 	holds    holds
 
-	life  context.Context // of tasks; ends with Run
+	life  context.Context //nolint:containedctx // the life of tasks, which no call owns; ends with Run
 	end   context.CancelFunc
 	tasks sync.WaitGroup // machines being stopped or looked at
 }
