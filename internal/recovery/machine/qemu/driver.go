@@ -51,7 +51,7 @@ type Config struct {
 type Driver struct {
 	cfg  Config
 	stop context.CancelFunc
-	ctx  context.Context // the driver's own life, from New to Close
+	ctx  context.Context //nolint:containedctx // the driver's own life, from New to Close
 	work sync.WaitGroup  // the probe and the watchers
 
 	probed chan struct{} // closed when accel is set for the first time

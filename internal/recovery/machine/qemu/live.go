@@ -191,7 +191,7 @@ func (l *live) reap(ctx context.Context) error {
 		return err
 	}
 	if l.cmd != nil {
-		l.cmd.Wait() // its exit status says less than QEMU's events did
+		_ = l.cmd.Wait() // its exit status says less than QEMU's events did
 	}
 	return nil
 }
@@ -199,7 +199,7 @@ func (l *live) reap(ctx context.Context) error {
 func (l *live) release() {
 	l.proc.close()
 	if l.conn != nil {
-		l.conn.Close()
+		_ = l.conn.Close() // there is nothing to lose
 	}
 }
 

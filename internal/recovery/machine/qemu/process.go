@@ -58,8 +58,11 @@ func (p *process) wait(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.fd.SetReadDeadline(time.Time{})
-	stop := context.AfterFunc(ctx, func() { p.fd.SetReadDeadline(time.Unix(1, 0)) })
+	if err := p.fd.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	// It fails on a closed file only, whose read ends anyway.
+	stop := context.AfterFunc(ctx, func() { _ = p.fd.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	var failed error
 	err = raw.Read(func(fd uintptr) bool {

@@ -180,6 +180,7 @@ func (d *Driver) spawn(in *instance, spec machine.Spec, program string, accel ac
 		return nil, err
 	}
 
+	//nolint:noctx // a machine outlives the call that starts it, and this process
 	cmd := exec.Command(program, commandLine(spec, accel, fw)...)
 	cmd.Dir = string(in.dir)
 	cmd.Stdout, cmd.Stderr = output, output
@@ -239,7 +240,9 @@ func (d machineDir) output() string {
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.Size() > tail {
-		f.Seek(-tail, io.SeekEnd)
+		if _, err := f.Seek(-tail, io.SeekEnd); err != nil {
+			return ""
+		}
 	}
 	text, err := io.ReadAll(io.LimitReader(f, tail))
 	if err != nil {

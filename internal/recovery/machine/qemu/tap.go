@@ -70,7 +70,7 @@ func plug(tap *os.File, bridge string) (string, error) {
 	if err != nil {
 		return name, err
 	}
-	defer unix.Close(s)
+	defer func() { _ = unix.Close(s) }() // it carries requests only
 	member, err := unix.NewIfreq(bridge)
 	if err != nil {
 		return name, err

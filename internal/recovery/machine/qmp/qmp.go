@@ -104,7 +104,7 @@ func New(ctx context.Context, nc net.Conn) (*Conn, error) {
 	}
 	go c.read(lines)
 	if err := c.Run(ctx, "qmp_capabilities", nil, nil); err != nil {
-		c.Close()
+		_ = c.Close() // what went wrong before tells more
 		return nil, err
 	}
 	return c, nil
@@ -112,7 +112,8 @@ func New(ctx context.Context, nc net.Conn) (*Conn, error) {
 
 // greet reads the first line, until ctx ends.
 func greet(ctx context.Context, nc net.Conn, lines *bufio.Scanner) error {
-	stop := context.AfterFunc(ctx, func() { nc.SetReadDeadline(time.Unix(1, 0)) })
+	// It fails on a closed socket only, whose read ends anyway.
+	stop := context.AfterFunc(ctx, func() { _ = nc.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if !lines.Scan() {
 		err := lines.Err()
@@ -234,8 +235,11 @@ func (c *Conn) send(ctx context.Context, id uint64, command string, arguments an
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}
-	c.nc.SetWriteDeadline(deadline)
-	if _, err := c.nc.Write(append(line, '\n')); err != nil {
+	err = c.nc.SetWriteDeadline(deadline)
+	if err == nil {
+		_, err = c.nc.Write(append(line, '\n'))
+	}
+	if err != nil {
 		c.nc.Close()
 		return fmt.Errorf("%w: %w", ErrClosed, err)
 	}
