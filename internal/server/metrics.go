@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"log"
 	"log/slog"
 	"time"
 
@@ -79,7 +78,3 @@ func (m *domainMetrics) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(instancesMetric, prometheus.GaugeValue, float64(n), string(state))
 	}
 }
-
-// quietHTTPLog sends what net/http complains of (mostly handshakes of port
-// scanners) to the debug level.
-func quietHTTPLog(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }

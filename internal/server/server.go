@@ -92,16 +92,16 @@ func or(a, b string) string {
 
 func (s *running) run(ctx context.Context) (err error) {
 	// The ports come first: a busy one is the likeliest mistake.
-	apiListener, err := listen(s.Listen, "--listen")
+	apiListener, err := listen(ctx, s.Listen, "--listen")
 	if err != nil {
 		return err
 	}
-	defer apiListener.Close()
-	agentListener, err := listen(s.ReplicationListen, "--replication-listen")
+	defer func() { _ = apiListener.Close() }() // a server that got so far has closed it
+	agentListener, err := listen(ctx, s.ReplicationListen, "--replication-listen")
 	if err != nil {
 		return err
 	}
-	defer agentListener.Close()
+	defer func() { _ = agentListener.Close() }() // likewise
 	s.dir.Settings.Listen, s.dir.Settings.Replication = apiListener.Addr().String(), agentListener.Addr().String()
 	if err := s.dir.writeSettings(); err != nil {
 		return err
@@ -295,8 +295,9 @@ func advertised(listener string) string {
 }
 
 // listen opens a TCP port and says what to do when it cannot be had.
-func listen(address, flag string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+func listen(ctx context.Context, address, flag string) (net.Listener, error) {
+	var config net.ListenConfig
+	l, err := config.Listen(ctx, "tcp", address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("%s is in use by another program: stop that one, or name another address with %s", address, flag)
