@@ -71,7 +71,7 @@ func start(t *testing.T, args ...string) *process {
 	}
 	go func() {
 		p.err = p.cmd.Wait()
-		p.log.Close(fmt.Errorf("lifeboat %s ended: %v", args[0], p.err))
+		p.log.Close(fmt.Errorf("lifeboat %s ended: %s", args[0], p.cmd.ProcessState))
 		close(p.done)
 	}()
 	t.Cleanup(func() {
