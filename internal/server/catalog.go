@@ -43,20 +43,52 @@ func (c catalog) settings(server drs.SourceServer) ingest.Settings {
 }
 
 // register gives a machine its source server, a new one when the account may
-// have another.
-func (c catalog) register(ctx context.Context, account drs.Account, r replication.Registration) (drs.SourceServerID, error) {
-	ready, err := c.Initialized(ctx, account)
-	if err != nil {
-		return "", err
+// have another. A source server whose agent is connected is not given to a second
+// one, which anybody with an install token and the hardware ID could then be.
+func (c catalog) register(connected func(drs.SourceServerID) bool) func(context.Context, drs.Account, replication.Registration) (drs.SourceServerID, error) {
+	return func(ctx context.Context, account drs.Account, r replication.Registration) (drs.SourceServerID, error) {
+		ready, err := c.Initialized(ctx, account)
+		if err != nil {
+			return "", err
+		}
+		if !ready {
+			return "", drs.Uninitialized()
+		}
+		known, err := c.known(ctx, account, r.HardwareID)
+		if err != nil {
+			return "", err
+		}
+		if known != "" && connected(known) {
+			return "", conflict(known, "This machine is source server %s, whose agent is connected right now: stop that agent first, then register again "+
+				"(where it was cut off, half a minute later). If this machine is another one, a clone, give it a machine ID of its own, "+
+				"or name it with --hostname.", known)
+		}
+		server, _, err := c.RegisterServer(ctx, db.Registration{
+			Account: account, HardwareID: r.HardwareID, AgentVersion: r.AgentVersion, Properties: r.Inventory,
+			Most: drs.DefaultQuotas.ReplicatingServers,
+		})
+		return server.ID, err
 	}
-	if !ready {
-		return "", drs.Uninitialized()
+}
+
+// known returns the account's source server with the hardware ID; empty: none.
+func (c catalog) known(ctx context.Context, account drs.Account, hardwareID string) (drs.SourceServerID, error) {
+	page := db.Page{Limit: 100}
+	for {
+		servers, next, err := c.SourceServers(ctx, account, db.SourceServerFilter{HardwareID: hardwareID}, page)
+		if err != nil {
+			return "", err
+		}
+		for _, server := range servers {
+			if server.HardwareID == hardwareID { // the filter knows network cards, too
+				return server.ID, nil
+			}
+		}
+		if next == "" {
+			return "", nil
+		}
+		page.After = next
 	}
-	server, _, err := c.RegisterServer(ctx, db.Registration{
-		Account: account, HardwareID: r.HardwareID, AgentVersion: r.AgentVersion, Properties: r.Inventory,
-		Most: drs.DefaultQuotas.ReplicatingServers,
-	})
-	return server.ID, err
 }
 
 // expect tells the replication server whose agents should come.

@@ -229,7 +229,7 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 	}
 	s.registration = ingest.Registrar{
 		CheckToken: tokens.Check,
-		Register:   catalog.register,
+		Register:   catalog.register(s.ingest.Connected),
 		CreateServer: func(ctx context.Context, server drs.SourceServerID) error {
 			if err := s.vault.CreateServer(ctx, server); err != nil && !errors.Is(err, vault.ErrExists) {
 				return err
