@@ -217,8 +217,8 @@ func (s *status) sealed(p drs.RecoveryPoint) {
 	s.change(true, func() {
 		if !p.Bootable() {
 			s.now.Error = &drs.DataReplicationErr{Code: drs.NotConverging, Raw: advice(
-				"The disks change all the time, so no recovery point could be proved consistent; the newest ones are fuzzy",
-				"let the machine rest for a moment, or stop it, before the next recovery")}
+				"No recovery point could be proved consistent, so the newest ones are fuzzy: the disks change all the time, or refuse direct reads",
+				"see the agent's log for which it is; let the machine rest for a moment, or stop it, before the next recovery")}
 			if s.hasPoint {
 				s.toLocked(drs.ReplicationBacklog)
 			} else {

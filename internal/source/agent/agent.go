@@ -83,10 +83,8 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := a.identify(ctx); err != nil {
 		return err
 	}
-	for _, d := range disks.all {
-		if d.dev.Cached() {
-			a.log.Warn("disk refuses direct reads: writes of a mounted filesystem may be seen late", "disk", d.name)
-		}
+	if cached := disks.cached(); cached != nil {
+		a.log.Warn("disks refuse direct reads, and the page cache may not show what a mounted filesystem writes: all points will be fuzzy", "disks", cached)
 	}
 	a.tracker = blocktrack.Scan{Disks: len(disks.all)}
 	defer a.tracker.Close() // reads only: there is nothing to lose

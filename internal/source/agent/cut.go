@@ -88,6 +88,9 @@ func (c *cutter) conclude(ctx context.Context, start time.Time, result passResul
 	}
 	if quiet {
 		c.restless, c.passes = time.Time{}, 0
+		if cached := c.s.a.disks.cached(); cached != nil {
+			return c.concludeCached(ctx, start, cached)
+		}
 		if c.unsealed || len(c.answering) > 0 {
 			// Nothing changed between the pass before and this one: all disks were
 			// as the vault has them at the moment this pass began.
@@ -121,6 +124,20 @@ func (c *cutter) conclude(ctx context.Context, start time.Time, result passResul
 	if c.passes%burstPasses == 0 {
 		return c.ship.commit(ctx, replication.Commit{}) // what was sent is kept, and no point
 	}
+	return nil
+}
+
+// concludeCached is conclude for a quiet pass that proves nothing: the page cache
+// of some disks may have hidden writes of a mounted filesystem from it. The
+// vault has what could be seen, and never is it said to equal the disks.
+func (c *cutter) concludeCached(ctx context.Context, start time.Time, cached []string) error {
+	if c.unsealed || len(c.answering) > 0 {
+		c.s.a.log.Warn("disks are read through the page cache: sealing a fuzzy point", "disks", cached)
+		if err := c.seal(ctx, start, replication.ConsistencyFuzzy, replication.MethodNone); err != nil {
+			return err
+		}
+	}
+	c.s.phase(replication.PhaseContinuous, "", "")
 	return nil
 }
 

@@ -69,6 +69,17 @@ func (s *diskSet) reopen() error {
 	return nil
 }
 
+// cached names the block devices that are read through the page cache.
+func (s *diskSet) cached() []string {
+	var names []string
+	for _, d := range s.all {
+		if d.dev.Cached() {
+			names = append(names, d.name)
+		}
+	}
+	return names
+}
+
 func (s *diskSet) close() {
 	for _, d := range s.all {
 		d.dev.Close()

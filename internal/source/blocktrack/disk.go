@@ -104,7 +104,8 @@ func (d *Disk) Name() string { return d.path }
 func (d *Disk) Block() bool { return d.block }
 
 // Cached tells whether a block device is read through the page cache because
-// it refuses direct reads. Writes of a mounted filesystem may show late, then.
+// it refuses direct reads. Writes of a mounted filesystem may then show late or
+// not at all, so what is read is no proof of what the disk holds.
 func (d *Disk) Cached() bool { return d.block && !d.direct }
 
 // Close ends reading.
