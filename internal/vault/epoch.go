@@ -25,6 +25,7 @@ type Epoch struct {
 	seq     uint64 // of the last segment begun
 
 	mu      sync.Mutex // Append and Zero against the writer being finished
+	offered bool       // its manifest was on its way to the store: what became of it is not known
 	builder *segment.Builder
 	runs    []extent.Record // scratch of Append
 	done    error           // why nothing can be added; guarded by mu
@@ -213,6 +214,7 @@ func (e *Epoch) commit(ctx context.Context, point *drs.RecoveryPoint) (*state, e
 		e.edits[inlineAt] = ref
 		body = putEdits(e.edits) // fields have fixed lengths: the offset holds
 	}
+	e.offered = true
 	st, err := b.commit(ctx, e.st, e.edits, body, inline)
 	if inline != nil {
 		b.v.buffers.recycle(inline)
@@ -242,6 +244,34 @@ func (e *Epoch) stop(why error) {
 	}
 	e.builder = nil
 	_ = e.uploads.wait() // nobody needs them any more
+	if !e.offered {
+		e.discard()
+	}
+}
+
+// discard deletes the segments of an epoch that no manifest ever named, so that an
+// epoch which did not fit leaves room for those that do. What cannot be deleted is
+// garbage for a collector.
+func (e *Epoch) discard() {
+	v, server := e.w.b.v, e.w.b.server
+	var names []string
+	for _, edit := range e.edits {
+		if s, ok := edit.(segmentEdit); ok {
+			names = append(names, segmentName(server, s.id))
+		}
+	}
+	e.edits = nil
+	if len(names) == 0 {
+		return
+	}
+	v.background("discard "+names[0], func(ctx context.Context) error {
+		for _, name := range names {
+			if err := v.store.Delete(ctx, name); err != nil && !errors.Is(err, blob.ErrAbsent) {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func newSegmentHeader(c seal.Cipher, server drs.SourceServerID, branch string, seq uint64) segment.Header {
