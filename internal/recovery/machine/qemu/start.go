@@ -68,7 +68,16 @@ func (d *Driver) adopt(ctx context.Context, in *instance) (machine.Started, erro
 		if l.waitEnded(ending) == nil {
 			return machine.Started{}, errNoProcess
 		}
-		return machine.Started{}, fmt.Errorf("the machine runs as process %d but does not answer", l.proc.pid)
+		if !in.dir.readRecord().FirstInstruction.IsZero() {
+			return machine.Started{}, fmt.Errorf("the machine runs as process %d but does not answer", l.proc.pid)
+		}
+		// The server died while QEMU was still attaching its disks, and QEMU hangs on
+		// them. Its guest has not begun: nothing is lost with it.
+		d.cfg.Log.Warn("machine that never began is started anew", "instance", in.id, "process", l.proc.pid)
+		if err := d.abandon(in, l); err != nil {
+			return machine.Started{}, err
+		}
+		return machine.Started{}, errNoProcess
 	}
 	r := in.dir.readRecord()
 	status, err := l.status(ctx)
