@@ -198,8 +198,8 @@ func TestDisk(t *testing.T) {
 	})}
 	type account struct{}
 	disks := export.Handler(
-		func(_ context.Context, of drs.SourceServerID, at drs.RecoverySnapshotID, n int) (export.Disk, error) {
-			if of != server.ID || at != point.ID {
+		func(_ context.Context, of drs.SourceServer, at drs.RecoverySnapshotID, n int) (export.Disk, error) {
+			if of.ID != server.ID || at != point.ID {
 				return nil, vault.ErrAbsent
 			}
 			return memoryDisk{bytes.NewReader(want)}, nil

@@ -2,6 +2,7 @@ package drs_test
 
 import (
 	"regexp"
+	"slices"
 	"testing"
 
 	"lifeboat/internal/drs"
@@ -99,5 +100,13 @@ func TestLaunchAndJobStatesNeverGoBack(t *testing.T) {
 	}
 	if _, err := drs.JobPending.Next(drs.JobCompleted); err == nil {
 		t.Error("a job was completed before it started")
+	}
+}
+
+func TestInDiskOrder(t *testing.T) {
+	disks := []drs.Disk{{Device: "boot"}, {Device: "data"}}
+	got := drs.InDiskOrder(disks, []string{"old", "data", "boot", "older"}, func(s string) string { return s })
+	if want := []string{"boot", "data", "old", "older"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -1,6 +1,10 @@
 package drs
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 // SourceServer is a protected machine.
 type SourceServer struct {
@@ -90,6 +94,22 @@ type Disk struct {
 	Device string  `json:"device"`
 	Bytes  int64   `json:"bytes"`
 	Bus    DiskBus `json:"bus,omitempty"`
+}
+
+// InDiskOrder sorts what belongs to disks, such as volumes, by the order in which
+// the disks are listed: the boot disk first, as the agent was told. What belongs
+// to a disk that is not listed comes last, in its own order.
+func InDiskOrder[T any](disks []Disk, items []T, device func(T) string) []T {
+	place := func(item T) int {
+		i := slices.IndexFunc(disks, func(d Disk) bool { return d.Device == device(item) })
+		if i < 0 {
+			return len(disks)
+		}
+		return i
+	}
+	sorted := slices.Clone(items)
+	slices.SortStableFunc(sorted, func(a, b T) int { return cmp.Compare(place(a), place(b)) })
+	return sorted
 }
 
 // LifeCycle holds the milestones of a source server; zero times have not come.

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -20,7 +19,7 @@ import (
 )
 
 // exports are the disks of all instances, as block devices on one unix socket.
-// A disk's name is INSTANCE/NUMBER.
+// A disk's name is INSTANCE/VOLUME, which no later order of disks changes.
 type exports struct {
 	service *Service
 	server  *nbd.Server
@@ -49,23 +48,31 @@ func newExports(s *Service) *exports {
 	return e
 }
 
-// diskName is the export name of an instance's nth disk.
-func diskName(id drs.RecoveryInstanceID, n int) string { return fmt.Sprintf("%s/%d", id, n) }
+// diskName is the export name of an instance's disk.
+func diskName(id drs.RecoveryInstanceID, volume vault.VolumeID) string {
+	return fmt.Sprintf("%s/%d", id, volume)
+}
 
 func (e *exports) find(_ context.Context, name string) (*nbd.Export, error) {
-	id, number, _ := strings.Cut(name, "/")
-	n, err := strconv.Atoi(number)
+	id, _, _ := strings.Cut(name, "/")
+	instance := drs.RecoveryInstanceID(id)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	of, ok := e.live[drs.RecoveryInstanceID(id)]
-	if err != nil || !ok || n < 0 || n >= len(of.disks) {
+	of, ok := e.live[instance]
+	if !ok {
 		return nil, nbd.ErrUnknownExport
 	}
-	of.users.Add(1)
-	return &nbd.Export{
-		Name: name, Description: of.disks[n].volume.Device, Device: of.disks[n].log,
-		Shared: true, End: of.end, Release: of.users.Done,
-	}, nil
+	for _, d := range of.disks {
+		if diskName(instance, d.volume.ID) != name {
+			continue
+		}
+		of.users.Add(1)
+		return &nbd.Export{
+			Name: name, Description: d.volume.Device, Device: d.log,
+			Shared: true, End: of.end, Release: of.users.Done,
+		}, nil
+	}
+	return nil, nbd.ErrUnknownExport
 }
 
 // open makes the instance's disks ready to be served; they may be open already.
@@ -110,12 +117,12 @@ func (e *exports) openDisks(ctx context.Context, instance drs.RecoveryInstance) 
 			return nil, err
 		}
 	}
-	for n, volume := range image.Volumes() {
+	for _, volume := range image.Volumes() {
 		base, err := image.Volume(volume.ID)
 		if err != nil {
 			return nil, err
 		}
-		dir := filepath.Join(s.dir(instance.ID), fmt.Sprintf("disk-%d", n))
+		dir := filepath.Join(s.dir(instance.ID), fmt.Sprintf("disk-%d", volume.ID))
 		if launching {
 			if err := branchlog.Create(dir, volume.Size, key); err != nil && !errors.Is(err, fs.ErrExist) {
 				return nil, err
@@ -124,7 +131,7 @@ func (e *exports) openDisks(ctx context.Context, instance drs.RecoveryInstance) 
 		log, err := branchlog.Open(dir, key, below{base})
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("disk %d of %s has lost what the machine wrote since it was launched: restore %s from a copy, or launch the server again: %w",
-				n, instance.ID, dir, err)
+				volume.ID, instance.ID, dir, err)
 		}
 		if err != nil {
 			return nil, err

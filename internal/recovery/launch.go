@@ -191,7 +191,11 @@ func (r serverRun) boot(ctx context.Context, server drs.SourceServer, instance d
 			return nil, err
 		}
 	}
-	plan, err := s.plan(server, instance, disks)
+	promised, err := s.crowded(ctx, server)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := s.plan(server, instance, disks, promised)
 	if err != nil {
 		if convert {
 			return failed(drs.EventConversionFail, err)

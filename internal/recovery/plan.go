@@ -1,9 +1,12 @@
 package recovery
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"strings"
+
+	"github.com/dustin/go-humanize"
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/recovery/convert"
@@ -20,10 +23,13 @@ type launchPlan struct {
 
 // plan looks at the boot disk and decides the machine that is to run on it. Same
 // disks, same plan: a launch that is repeated gets the machine of the first.
-func (s *Service) plan(server drs.SourceServer, instance drs.RecoveryInstance, disks []exportedDisk) (launchPlan, error) {
+//
+// promised is a sentence about memory, see crowded.
+func (s *Service) plan(server drs.SourceServer, instance drs.RecoveryInstance, disks []exportedDisk, promised string) (launchPlan, error) {
 	if len(disks) == 0 {
 		return launchPlan{}, fmt.Errorf("recovery point %s holds no disks", instance.Point)
 	}
+	disks = drs.InDiskOrder(server.Properties.Disks, disks, func(d exportedDisk) string { return d.volume.Device })
 	boot := disks[0]
 	layout, err := convert.Inspect(boot.log, boot.volume.Size)
 	if err != nil {
@@ -49,6 +55,7 @@ func (s *Service) plan(server drs.SourceServer, instance drs.RecoveryInstance, d
 		},
 		note: sentences(fit.Notes...),
 	}
+	p.note = sentences(p.note, promised)
 	if !strings.Contains(p.note, layout.Why) {
 		p.note = sentences("Boot disk: "+layout.Why+".", p.note)
 	}
@@ -58,17 +65,39 @@ func (s *Service) plan(server drs.SourceServer, instance drs.RecoveryInstance, d
 			buses[d.Device] = fit.Buses[n]
 		}
 	}
-	for n, d := range disks {
+	for _, d := range disks {
 		bus, known := buses[d.volume.Device]
 		if !known {
 			bus = drs.BusVirtio
 		}
-		p.spec.Disks = append(p.spec.Disks, machine.Disk{Socket: s.Socket, Export: diskName(instance.ID, n), Bus: bus})
+		p.spec.Disks = append(p.spec.Disks, machine.Disk{Socket: s.Socket, Export: diskName(instance.ID, d.volume.ID), Bus: bus})
 		p.properties.Disks = append(p.properties.Disks, drs.Disk{Device: d.volume.Device, Bytes: d.volume.Size, Bus: bus})
 		p.conversion.VolumeSizes[d.volume.Device] = d.volume.Size
 	}
 	p.plugIn(server.Properties.NetworkInterfaces, instance.ID, network)
 	return p, nil
+}
+
+// crowded tells, when it is so, that the machines which run here were promised
+// more memory than the host has. It is no reason not to recover: guests seldom use
+// all of theirs, and the alternative is none at all.
+func (s *Service) crowded(ctx context.Context, server drs.SourceServer) (string, error) {
+	instances, err := s.DB.AllInstances(ctx)
+	if err != nil {
+		return "", err
+	}
+	total, machines := server.Properties.RAMBytes, 0
+	for _, i := range instances {
+		if i.State == drs.InstanceRunning && i.SourceServer != server.ID {
+			total += i.Properties.RAMBytes
+			machines++
+		}
+	}
+	if machines == 0 || total <= s.Host.Memory {
+		return "", nil
+	}
+	return fmt.Sprintf("With the %d machines that run here already, %s of memory are promised, and this host has %s: "+
+		"if they use it, the host will end some of them.", machines, humanize.IBytes(uint64(total)), humanize.IBytes(uint64(s.Host.Memory))), nil
 }
 
 // plugIn gives the machine the source's network cards. Its addresses are given

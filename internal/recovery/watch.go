@@ -134,7 +134,7 @@ func (s *Service) startAgain(ctx context.Context, id drs.RecoveryInstanceID) (ma
 	if err != nil {
 		return machine.Started{}, err
 	}
-	plan, err := s.plan(server, instance, disks)
+	plan, err := s.plan(server, instance, disks, "")
 	if err != nil {
 		return machine.Started{}, err
 	}

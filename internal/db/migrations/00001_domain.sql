@@ -40,6 +40,7 @@ CREATE TABLE recovery_points (
     epoch         BIGINT NOT NULL
 );
 CREATE INDEX recovery_points_page ON recovery_points (source_server, taken, id);
+CREATE INDEX recovery_points_latest ON recovery_points (source_server, epoch);
 
 CREATE TABLE jobs (
     id        TEXT   NOT NULL PRIMARY KEY,

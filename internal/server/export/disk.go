@@ -24,7 +24,7 @@ type Disk interface {
 // OpenDisk opens the nth disk of a server at a point: vault.ErrAbsent when the
 // server has no such point, *NoDiskError when the point has no such disk. What
 // it opens holds the point until it is closed.
-type OpenDisk func(ctx context.Context, server drs.SourceServerID, point drs.RecoverySnapshotID, n int) (Disk, error)
+type OpenDisk func(ctx context.Context, server drs.SourceServer, point drs.RecoverySnapshotID, n int) (Disk, error)
 
 // NoDiskError refuses a disk number that a point does not have.
 type NoDiskError struct {
@@ -40,12 +40,12 @@ func (e *NoDiskError) Error() string {
 
 // FromVault opens disks of the vault's points.
 func FromVault(v *vault.Vault) OpenDisk {
-	return func(ctx context.Context, server drs.SourceServerID, point drs.RecoverySnapshotID, n int) (Disk, error) {
-		image, err := v.OpenPoint(ctx, server, point)
+	return func(ctx context.Context, server drs.SourceServer, point drs.RecoverySnapshotID, n int) (Disk, error) {
+		image, err := v.OpenPoint(ctx, server.ID, point)
 		if err != nil {
 			return nil, err
 		}
-		disk, err := volumeOf(image, n)
+		disk, err := volumeOf(image, server.Properties.Disks, n)
 		if err != nil {
 			return nil, errors.Join(err, image.Close())
 		}
@@ -53,8 +53,9 @@ func FromVault(v *vault.Vault) OpenDisk {
 	}
 }
 
-func volumeOf(image *vault.Image, n int) (Disk, error) {
-	volumes := image.Volumes()
+// volumeOf counts the disks as the server lists them: the boot disk is number 0.
+func volumeOf(image *vault.Image, disks []drs.Disk, n int) (Disk, error) {
+	volumes := drs.InDiskOrder(disks, image.Volumes(), func(v vault.Volume) string { return v.Device })
 	if n >= len(volumes) {
 		return nil, &NoDiskError{Number: n, Disks: len(volumes)}
 	}

@@ -252,7 +252,7 @@ func (d *ramDisk) Extents(_ context.Context, off, n int64) ([]vault.Span, error)
 	return []vault.Span{{Offset: off, Length: n}}, nil
 }
 
-func (d *ramDisk) open(context.Context, drs.SourceServerID, drs.RecoverySnapshotID, int) (Disk, error) {
+func (d *ramDisk) open(context.Context, drs.SourceServer, drs.RecoverySnapshotID, int) (Disk, error) {
 	return d, nil
 }
 

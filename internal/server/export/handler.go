@@ -111,14 +111,14 @@ func parseTarget(r *http.Request) (t target, err error) {
 // find opens the disk, or refuses with *drs.Error what does not exist for the
 // account.
 func (h *handler) find(ctx context.Context, account drs.Account, t target) (Disk, error) {
-	_, err := h.servers.SourceServer(ctx, account, t.server)
+	server, err := h.servers.SourceServer(ctx, account, t.server)
 	if errors.Is(err, db.ErrAbsent) {
 		return nil, drs.NotFound(drs.TypeSourceServer, string(t.server))
 	}
 	if err != nil {
 		return nil, err
 	}
-	disk, err := h.open(ctx, t.server, t.point, t.disk)
+	disk, err := h.open(ctx, server, t.point, t.disk)
 	var none *NoDiskError
 	switch {
 	case errors.Is(err, vault.ErrAbsent):
