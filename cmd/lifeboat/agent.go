@@ -37,12 +37,12 @@ type agentCommand struct {
 func (c *agentCommand) Run(ctx context.Context) error {
 	overrides := inventory.Overrides{Hostname: c.Hostname, CPUs: c.CPUs}
 	if c.CPUs < 0 {
-		return fmt.Errorf("--cpus %d: want at least 1", c.CPUs)
+		return usageError{fmt.Errorf("--cpus %d: want at least 1", c.CPUs)}
 	}
 	if c.Memory != "" {
 		size, err := humanize.ParseBytes(c.Memory)
 		if err != nil || size < 1<<20 || size > 1<<50 {
-			return fmt.Errorf("--memory %s: want a size of at least 1MiB, as in 2GiB", c.Memory)
+			return usageError{fmt.Errorf("--memory %s: want a size of at least 1MiB, as in 2GiB", c.Memory)}
 		}
 		overrides.Memory = int64(size)
 	}
@@ -50,7 +50,7 @@ func (c *agentCommand) Run(ctx context.Context) error {
 	case drs.BootUnknown, drs.BootBIOS, drs.BootUEFI:
 		overrides.BootMode = mode
 	default:
-		return fmt.Errorf("--boot-mode %s: want bios or uefi", c.BootMode)
+		return usageError{fmt.Errorf("--boot-mode %s: want bios or uefi", c.BootMode)}
 	}
 	return agent.Run(ctx, agent.Config{
 		Server: c.Server, CAFile: c.CACert, Token: c.Token, State: c.State, Disks: c.Disk,

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"lifeboat/internal/iam"
 	"lifeboat/internal/server"
@@ -15,8 +19,11 @@ type envCommand struct {
 }
 
 // Run prints what `eval "$(lifeboat env --data DIR)"` needs.
-func (c *envCommand) Run() error {
-	d, err := server.ReadDataDir(c.Data)
+func (c *envCommand) Run(ctx context.Context) error {
+	if c.Data == "" {
+		return usageError{errors.New("name the server's data directory with --data")}
+	}
+	d, err := awaitDataDir(ctx, c.Data)
 	if err != nil {
 		return err
 	}
@@ -42,6 +49,25 @@ func (c *envCommand) Run() error {
 		fmt.Printf("export %s=%s\n", line[0], quote(line[1]))
 	}
 	return nil
+}
+
+// awaitDataDir reads a data directory, and gives a server that was started just
+// now the moment that it needs to make one.
+func awaitDataDir(ctx context.Context, path string) (*server.DataDir, error) {
+	const patience = 5 * time.Second
+	deadline := time.Now().Add(patience)
+	for {
+		d, err := server.ReadDataDir(path)
+		_, absent := os.Stat(path)
+		if err == nil || !errors.Is(err, server.ErrStarting) && absent == nil || time.Now().After(deadline) {
+			return d, err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // reachable turns a listener's address into one to connect to.

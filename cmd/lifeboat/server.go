@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"time"
@@ -11,7 +12,7 @@ import (
 )
 
 type serverCommand struct {
-	Data              string        `required:"" placeholder:"DIR" type:"path" help:"Directory of keys, database, vault and instances. The first start makes it; later starts refuse to invent what is missing."`
+	Data              string        `required:"" placeholder:"DIR" help:"Directory of keys, database, vault and instances. The first start makes it; later starts refuse to invent what is missing."`
 	Listen            string        `placeholder:"127.0.0.1:7443" help:"Address of the API."`
 	ReplicationListen string        `placeholder:"127.0.0.1:1500" help:"Address that agents replicate to."`
 	Vault             string        `placeholder:"file:DIR" help:"Where recovery points are kept; within --data by default. Fixed by the first start."`
@@ -29,17 +30,21 @@ type serverCommand struct {
 func (c *serverCommand) Run(ctx context.Context) error {
 	drill, err := machine.ParseNetwork(c.DrillNetwork)
 	if err != nil {
-		return err
+		return usageError{fmt.Errorf("--drill-network: %w", err)}
 	}
 	recovery, err := machine.ParseNetwork(c.RecoveryNetwork)
 	if err != nil {
-		return err
+		return usageError{fmt.Errorf("--recovery-network: %w", err)}
 	}
-	return server.Run(ctx, server.Config{
+	config := server.Config{
 		Data: c.Data, Listen: c.Listen, ReplicationListen: c.ReplicationListen,
 		Vault: c.Vault, DB: c.DB, Machines: c.Machines, Epoch: c.Epoch,
 		DrillNetwork: drill, RecoveryNetwork: recovery,
 		Region: c.Region, Account: c.Account, Version: version,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel})),
-	})
+	}
+	if err := config.Check(); err != nil {
+		return usageError{err}
+	}
+	return server.Run(ctx, config)
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,14 +44,21 @@ const (
 	DefaultRegion      = "us-east-1"
 )
 
-// check refuses what no start could make sense of, before anything is touched.
-func (c *Config) check() error {
+// Check refuses what no start could make sense of, before anything is touched.
+func (c *Config) Check() error {
 	if c.Data == "" {
 		return fmt.Errorf("name a data directory with --data")
 	}
 	for flag, address := range map[string]string{"--listen": c.Listen, "--replication-listen": c.ReplicationListen} {
-		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
-			return fmt.Errorf("%s %s: want HOST:PORT", flag, address)
+		if address == "" {
+			continue
+		}
+		_, port, err := net.SplitHostPort(address)
+		if err == nil {
+			_, err = strconv.ParseUint(port, 10, 16)
+		}
+		if err != nil {
+			return fmt.Errorf("%s %s: want HOST:PORT, the port a number up to 65535", flag, address)
 		}
 	}
 	if c.Vault != "" {
@@ -82,7 +90,6 @@ func (c *Config) check() error {
 func (c *Config) first() (Settings, error) {
 	s := Settings{
 		Account: c.Account, Region: c.Region, Vault: vaultScheme + vaultDir, DB: dbScheme + databaseFile,
-		Listen: c.Listen, Replication: c.ReplicationListen,
 	}
 	if s.Region == "" {
 		s.Region = DefaultRegion

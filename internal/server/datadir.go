@@ -87,18 +87,30 @@ func openDataDir(ctx context.Context, path string, first Settings) (*DataDir, bo
 	if err != nil {
 		return nil, false, err
 	}
+	holder := &DataDir{Path: path}
 	if empty {
-		if err := createDataDir(ctx, path, first); err != nil {
-			return nil, false, fmt.Errorf("make data directory %s: %w", path, err)
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			return nil, false, fmt.Errorf("make data directory: %w", err)
 		}
 	}
-	d, err := ReadDataDir(path)
+	// The lock comes first, so that others can tell a directory that is being made
+	// from one whose making was cut short. It is made in a data directory only.
+	if _, err := os.Stat(holder.file(settingsFile)); err == nil || empty {
+		if err := holder.takeLock(); err != nil {
+			return nil, false, err
+		}
+	}
+	if empty {
+		err = createDataDir(ctx, path, first)
+	}
+	var d *DataDir
+	if err == nil {
+		d, err = readDataDir(path)
+	}
 	if err != nil {
-		return nil, false, err
+		return nil, false, errors.Join(err, holder.Close())
 	}
-	if err := d.takeLock(); err != nil {
-		return nil, false, err
-	}
+	d.lock = holder.lock
 	return d, empty, nil
 }
 
@@ -116,11 +128,20 @@ func isEmpty(path string) (bool, error) {
 }
 
 // ReadDataDir opens a directory without its lock, to read keys and settings.
+// ErrStarting: it is being made.
 func ReadDataDir(path string) (*DataDir, error) {
+	d := &DataDir{Path: path}
+	if _, err := os.Stat(d.file(settingsFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil, d.unfinished()
+	}
+	return readDataDir(path)
+}
+
+func readDataDir(path string) (*DataDir, error) {
 	d := &DataDir{Path: path}
 	text, err := os.ReadFile(d.file(settingsFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, d.unfinished()
+		return nil, d.cutShort()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read data directory: %w", err)
@@ -144,12 +165,22 @@ func ReadDataDir(path string) (*DataDir, error) {
 	return d, nil
 }
 
+// ErrStarting: a server is making the data directory right now.
+var ErrStarting = errors.New("a server is making this data directory right now: try again in a moment")
+
 func (d *DataDir) unfinished() error {
+	if d.locked() {
+		return fmt.Errorf("%s: %w", d.Path, ErrStarting)
+	}
 	if empty, err := isEmpty(d.Path); err != nil {
 		return err
 	} else if empty {
 		return fmt.Errorf("%s is no data directory of a lifeboat server (nothing is there): the first `lifeboat server --data %s` makes one", d.Path, d.Path)
 	}
+	return d.cutShort()
+}
+
+func (d *DataDir) cutShort() error {
 	return fmt.Errorf("%s is not empty and has no %s: either it is not a data directory, or its making was cut short. "+
 		"Name another directory, or if nothing in it is needed, empty it and start again", d.Path, settingsFile)
 }
@@ -157,6 +188,16 @@ func (d *DataDir) unfinished() error {
 func (d *DataDir) missing(what string, err error) error {
 	return fmt.Errorf("data directory %s is damaged: %s cannot be used, and a new one would not open what is stored: %w. "+
 		"Restore it from a copy", d.Path, what, err)
+}
+
+// locked tells whether a server holds the directory.
+func (d *DataDir) locked() bool {
+	lock, err := os.Open(d.file(lockFile))
+	if err != nil {
+		return false
+	}
+	defer lock.Close() // and with it what was locked here
+	return errors.Is(unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
 func (d *DataDir) takeLock() error {
@@ -184,10 +225,12 @@ func (d *DataDir) Close() error {
 }
 
 // createDataDir makes everything in place and the settings last.
-func createDataDir(ctx context.Context, path string, first Settings) error {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return err
-	}
+func createDataDir(ctx context.Context, path string, first Settings) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("make data directory %s: %w", path, err)
+		}
+	}()
 	d := &DataDir{Path: path, Settings: first}
 	d.Settings.Format, d.Settings.Created = settingsFormat, time.Now().UTC()
 	if d.Settings.Account == "" {

@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -55,7 +56,10 @@ type running struct {
 
 // Run serves until ctx ends, which is no error.
 func Run(ctx context.Context, c Config) (err error) {
-	if err := c.check(); err != nil {
+	if err := c.Check(); err != nil {
+		return err
+	}
+	if c.Data, err = filepath.Abs(c.Data); err != nil {
 		return err
 	}
 	first, err := c.first()
