@@ -491,3 +491,14 @@ func TestLostBranchIsNotMadeAnew(t *testing.T) {
 		t.Errorf("servers in the vault: %v, %v", servers, err)
 	}
 }
+
+// An agent that is pointed at another server than its own says so, and does not
+// go on with its own as if it had been obeyed.
+func TestAgentOfAnotherServer(t *testing.T) {
+	mine, other := newRig(t, nil), newRig(t, nil)
+	state, disk := t.TempDir(), image(t, 4<<20, seed(t))
+	a := runAgent(mine.config(state, disk))
+	mine.catalog.await(t, "the first point", func() bool { return len(mine.catalog.points) == 1 })
+	a.stop(t)
+	refusedWith(t, other.config(state, disk), "not the server that this agent is registered at", "empty --state")
+}

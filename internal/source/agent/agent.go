@@ -147,6 +147,9 @@ const (
 )
 
 func (a *agent) replicate(ctx context.Context) error {
+	if err := a.whereabouts(ctx); err != nil {
+		return err
+	}
 	pause := reconnectFirst
 	for {
 		if err := a.id.checkExpiry(time.Now()); err != nil {
@@ -162,8 +165,8 @@ func (a *agent) replicate(ctx context.Context) error {
 		}
 		if welcomed {
 			pause = reconnectFirst
-		} else {
-			a.whereabouts(ctx)
+		} else if err := a.whereabouts(ctx); err != nil {
+			return err
 		}
 		wait := jitter(pause)
 		a.log.Warn("replication interrupted", "err", err, "retry_in", wait.Round(time.Millisecond))

@@ -110,37 +110,44 @@ func (a *agent) client() (*http.Client, error) {
 }
 
 // whereabouts asks the API where agents replicate to now, for the case that the
-// server has moved since the registration. Without an answer the address stays.
-func (a *agent) whereabouts(ctx context.Context) {
+// server has moved since the registration. Without an answer the address stays. An
+// error means that another server than ours was named.
+func (a *agent) whereabouts(ctx context.Context) error {
 	server, err := url.Parse(a.cfg.Server)
 	if err != nil || server.Scheme != "https" || server.Host == "" {
-		return
+		return nil
 	}
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: a.id.pool},
 		Proxy:             http.ProxyFromEnvironment,
 		DisableKeepAlives: true,
 	}}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.JoinPath(replication.RegisterPath).String(), nil)
 	if err != nil {
-		return
+		return nil
 	}
 	response, err := client.Do(request)
+	var foreign x509.UnknownAuthorityError
+	if errors.As(err, &foreign) {
+		return fmt.Errorf("%s is not the server that this agent is registered at (%s at %s): name that one with --server, "+
+			"or, to replicate to the other one, start with an empty --state directory and a token of its", a.cfg.Server, a.id.SourceServerID, a.id.ReplicationAddress)
+	}
 	if err != nil {
 		a.log.Debug("ask for the replication address", "err", err)
-		return
+		return nil
 	}
 	defer response.Body.Close()
 	var now replication.Whereabouts
 	err = json.NewDecoder(io.LimitReader(response.Body, replication.MaxText)).Decode(&now)
 	if err != nil || response.StatusCode != http.StatusOK || now.ReplicationAddress == "" {
 		a.log.Debug("ask for the replication address", "status", response.Status, "err", err)
-		return
+		return nil
 	}
 	if address := replication.CompleteAddress(now.ReplicationAddress, server.Hostname()); address != a.id.ReplicationAddress {
 		a.log.Info("the server replicates at another address now", "from", a.id.ReplicationAddress, "to", address)
 		a.id.ReplicationAddress = address
 	}
+	return nil
 }
 
 func newKey() (keyPEM, csrPEM string, err error) {
