@@ -137,7 +137,7 @@ func (d *DB) LatestPoint(ctx context.Context, server drs.SourceServerID) (drs.Re
 // HaveLatest tells which of the servers have a point that LatestPoint returns.
 func (tx Tx) HaveLatest(ctx context.Context, servers []drs.SourceServerID) (map[drs.SourceServerID]bool, error) {
 	var ids []string
-	err := tx.NewSelect().Model((*serverRow)(nil)).Column("id").Where("id IN (?)", bun.In(servers)).
+	err := tx.NewSelect().Model((*serverRow)(nil)).Column("id").Where("id IN (?)", bun.List(servers)).
 		Where("EXISTS (SELECT 1 FROM recovery_points WHERE source_server = server_row.id AND consistency <> ?)", string(drs.Fuzzy)).
 		Scan(ctx, &ids)
 	if err != nil {

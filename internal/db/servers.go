@@ -163,7 +163,7 @@ func (d *DB) SourceServers(ctx context.Context, account drs.Account, f SourceSer
 	var rows []serverRow
 	q := d.read.NewSelect().Model(&rows).Where("account = ? AND region = ?", account.ID, account.Region)
 	if len(f.IDs) > 0 {
-		q = q.Where("id IN (?)", bun.In(f.IDs))
+		q = q.Where("id IN (?)", bun.List(f.IDs))
 	}
 	if f.HardwareID != "" {
 		// The API means a MAC address or a machine's UUID by it.
@@ -264,7 +264,7 @@ func (d *DB) UpdateLaunchConfiguration(ctx context.Context, account drs.Account,
 func (tx Tx) SourceServers(ctx context.Context, account drs.Account, ids []drs.SourceServerID) (map[drs.SourceServerID]drs.SourceServer, error) {
 	var rows []serverRow
 	err := tx.NewSelect().Model(&rows).Where("account = ? AND region = ?", account.ID, account.Region).
-		Where("id IN (?)", bun.In(ids)).Scan(ctx)
+		Where("id IN (?)", bun.List(ids)).Scan(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("look up source servers: %w", err)
 	}
@@ -279,7 +279,7 @@ func (tx Tx) SourceServers(ctx context.Context, account drs.Account, ids []drs.S
 func (tx Tx) SetLastLaunch(ctx context.Context, launch *drs.LastLaunch, result drs.LastLaunchResult, servers ...drs.SourceServerID) error {
 	_, err := tx.NewUpdate().Model((*serverRow)(nil)).
 		Set("last_launch = ?", document[*drs.LastLaunch]{launch}).
-		Set("last_launch_result = ?", string(result)).Where("id IN (?)", bun.In(servers)).Exec(ctx)
+		Set("last_launch_result = ?", string(result)).Where("id IN (?)", bun.List(servers)).Exec(ctx)
 	if err != nil {
 		return fmt.Errorf("set last launch of %d servers: %w", len(servers), err)
 	}
