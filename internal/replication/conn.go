@@ -83,7 +83,7 @@ func (c *Conn) Receive() (Message, error) {
 		return nil, fmt.Errorf("receive from %s: %w", c.Remote(), err)
 	}
 	if c.ended.Load() { // looked at after the deadline was moved, which End must have for itself
-		c.net.SetReadDeadline(time.Now().Add(time.Second))
+		_ = c.net.SetReadDeadline(time.Now().Add(time.Second)) // fails on a closed connection only
 		return nil, net.ErrClosed
 	}
 	m, err := readFrame(c.r)
@@ -115,10 +115,11 @@ func (c *Conn) Refuse(e *Error) { c.End(e) }
 // End sends a last message, as far as that goes without waiting long, and closes
 // the connection.
 func (c *Conn) End(last Message) {
-	c.net.SetWriteDeadline(time.Now().Add(time.Second)) // unblocks a writer, too
+	// A deadline cannot be set on a closed connection only, where nothing waits.
+	_ = c.net.SetWriteDeadline(time.Now().Add(time.Second)) // unblocks a writer, too
 	c.mu.Lock()
 	if c.failed == nil {
-		c.net.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		_ = c.net.SetWriteDeadline(time.Now().Add(2 * time.Second))
 		if c.failed = writeFrame(c.w, last, &c.scratch); c.failed == nil {
 			c.failed = c.w.Flush()
 		}
@@ -132,8 +133,8 @@ func (c *Conn) End(last Message) {
 		// Closing with unread bytes would reset the connection and could take
 		// the last message with it: read on until the peer has closed.
 		c.ended.Store(true)
-		c.net.SetReadDeadline(time.Now().Add(time.Second))
-		io.Copy(io.Discard, c.net)
+		_ = c.net.SetReadDeadline(time.Now().Add(time.Second))
+		_, _ = io.Copy(io.Discard, c.net) // however it ends, it is over
 	}
 	c.net.Close()
 }

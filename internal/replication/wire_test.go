@@ -115,7 +115,7 @@ func TestDamageIsNoticed(t *testing.T) {
 		}
 		for n := range good {
 			_, err := readFrame(bytes.NewReader(good[:n]))
-			if want := io.ErrUnexpectedEOF; n == 0 && err != io.EOF || n > 0 && !errors.Is(err, want) {
+			if want := io.ErrUnexpectedEOF; n == 0 && !errors.Is(err, io.EOF) || n > 0 && !errors.Is(err, want) {
 				t.Fatalf("%T cut at %d of %d: %v", m, n, len(good), err)
 			}
 		}
