@@ -87,7 +87,7 @@ func Run(ctx context.Context, cfg Config) error {
 		a.log.Warn("disks refuse direct reads, and the page cache may not show what a mounted filesystem writes: all points will be fuzzy", "disks", cached)
 	}
 	a.tracker = blocktrack.Scan{Disks: len(disks.all)}
-	defer a.tracker.Close() // reads only: there is nothing to lose
+	defer func() { _ = a.tracker.Close() }() // reads only: there is nothing to lose
 	a.log.Info("agent ready", "server", a.id.SourceServerID, "replication", a.id.ReplicationAddress,
 		"disks", cfg.Disks, "tracker", a.tracker.Name())
 	return a.replicate(ctx)
@@ -158,7 +158,7 @@ func (a *agent) replicate(ctx context.Context) error {
 		welcomed, err := a.session(ctx)
 		a.ledger.rollback(a.disks.all)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // told to stop, it has no more to say
 		}
 		if fatal := a.fatal(err); fatal != nil {
 			return fatal
@@ -193,7 +193,7 @@ func (a *agent) fatal(err error) error {
 
 // jitter spreads a pause over half to one and a half of itself, so that agents
 // cut off together do not come back together.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) } //nolint:gosec // nobody gains by guessing it
 
 // sleep returns false when ctx ended first.
 func sleep(ctx context.Context, d time.Duration) bool {

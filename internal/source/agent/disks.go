@@ -56,7 +56,7 @@ func (s *diskSet) reopen() error {
 		if err != nil {
 			return err
 		}
-		d.dev.Close()
+		_ = d.dev.Close() // read only: nothing can be lost
 		d.dev = dev
 		size, err := dev.Size()
 		if err != nil {
@@ -82,7 +82,7 @@ func (s *diskSet) cached() []string {
 
 func (s *diskSet) close() {
 	for _, d := range s.all {
-		d.dev.Close()
+		_ = d.dev.Close() // read only: nothing can be lost
 	}
 }
 

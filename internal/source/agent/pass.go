@@ -77,7 +77,7 @@ func (c *cutter) pack(ctx context.Context, items chan<- item, disk int, chunk bl
 	it := item{disk: disk, chunk: chunk.Index, blocks: chunk.Blocks, digest: chunk.Digest, zero: chunk.Raw == nil}
 	if !it.zero {
 		// Where the line is what limits, smaller is faster.
-		fast := c.bulk && !(len(items) > queued/2 && c.ship.line.slow.Load())
+		fast := c.bulk && (len(items) <= queued/2 || !c.ship.line.slow.Load())
 		it.codec, it.packed, it.buf = c.packer.pack(chunk.Raw, fast)
 	}
 	select {

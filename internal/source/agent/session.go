@@ -46,8 +46,9 @@ func (a *agent) session(ctx context.Context) (welcomed bool, err error) {
 	if err != nil {
 		return false, explain(err)
 	}
-	defer conn.Close()
-	handshake := context.AfterFunc(ctx, func() { conn.Close() })
+	// How closing goes is no matter: the server keeps what it committed, no more.
+	defer func() { _ = conn.Close() }()
+	handshake := context.AfterFunc(ctx, func() { _ = conn.Close() })
 
 	hello := replication.Hello{Software: "lifeboat-agent " + a.cfg.Version}
 	rand.Read(hello.Instance[:])
@@ -75,7 +76,7 @@ func (a *agent) session(ctx context.Context) (welcomed bool, err error) {
 		if ctx.Err() != nil {
 			conn.End(&replication.Bye{Reason: "the agent stops"})
 		}
-		conn.Close()
+		_ = conn.Close()
 	})
 	group.Go(func() error { return s.receive(inner) })
 	group.Go(func() error { return s.report(inner) })

@@ -52,7 +52,7 @@ func Read(ctx context.Context, dev Device, table *Table, changes Changes, worker
 			defer readBuffers.Put(buf)
 			for {
 				piece, err := plan.next()
-				if err == io.EOF {
+				if errors.Is(err, io.EOF) {
 					return nil
 				}
 				if err == nil {
@@ -187,7 +187,7 @@ func (p *plan) next() (piece, error) {
 // there is none, an empty run at the disk's end makes all the rest a hole.
 func (p *plan) findData(off int64) error {
 	r, err := p.dev.Data(off)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		// One byte past the end, so that off lies before the run's end.
 		p.data = Range{p.size, 1}
 		return nil
