@@ -79,7 +79,7 @@ func (b *onBranch) Digests(ctx context.Context, volume vault.VolumeID, first uin
 
 func (b *onBranch) closeImage() {
 	if b.image != nil {
-		b.image.Close() // read only: nothing can be lost
+		_ = b.image.Close() // read only: nothing can be lost
 		b.image = nil
 	}
 }

@@ -144,7 +144,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer s.wg.Wait()
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { l.Close() })()
+	defer context.AfterFunc(ctx, func() { _ = l.Close() })() // Accept tells
 	s.wg.Go(func() { s.watch(ctx) })
 	for pause := time.Duration(0); ; {
 		raw, err := l.Accept()

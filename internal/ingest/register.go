@@ -44,7 +44,8 @@ const (
 func (g Registrar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodGet {
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(replication.Whereabouts{ReplicationAddress: g.Address})
+		// Here and below, an answer that does not arrive is the peer's loss.
+		_ = json.NewEncoder(w).Encode(replication.Whereabouts{ReplicationAddress: g.Address})
 		return
 	}
 	reply, refusal := g.register(r)
@@ -54,11 +55,11 @@ func (g Registrar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			g.Logger.Info("registration refused", "remote", r.RemoteAddr, "code", refusal.Code, "err", refusal.cause)
 		}
 		w.WriteHeader(refusal.status)
-		json.NewEncoder(w).Encode(refusal.RegistrationError) // the peer's loss, if it is gone
+		_ = json.NewEncoder(w).Encode(refusal.RegistrationError)
 		return
 	}
 	w.WriteHeader(http.StatusCreated)
-	json.NewEncoder(w).Encode(reply)
+	_ = json.NewEncoder(w).Encode(reply)
 }
 
 type refusal struct {

@@ -406,7 +406,7 @@ func content(t testing.TB, v *vault.Vault, server drs.SourceServerID, point drs.
 		t.Fatal(err)
 	}
 	got := make([]byte, reader.Size())
-	if _, err := reader.ReadAt(got, 0); err != nil && err != io.EOF {
+	if _, err := reader.ReadAt(got, 0); err != nil && !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 	return got

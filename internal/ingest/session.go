@@ -80,7 +80,7 @@ func (s *session) run(ctx context.Context, account string) error {
 		case errors.As(context.Cause(inner), &told):
 			s.conn.Refuse(told)
 		}
-		s.conn.Close()
+		_ = s.conn.Close() // the session is over, however that goes
 	})
 	group.Go(func() error { return s.receive(inner, w.queue) })
 	group.Go(func() error { return w.run(inner) })
@@ -147,7 +147,7 @@ func (s *session) welcome(ctx context.Context, account string) (Branch, error) {
 		err = stopped
 	}
 	if err != nil {
-		branch.Close()
+		_ = branch.Close() // nothing was written
 		return nil, err
 	}
 	return branch, nil
@@ -163,7 +163,7 @@ func sealed(head vault.Head) bool {
 func (s *session) receive(ctx context.Context, queue chan<- replication.Message) error {
 	for {
 		m, err := s.conn.Receive()
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // a Bye; a line that is cut wraps it
 			return errors.New("the agent left")
 		} else if err != nil {
 			return err
