@@ -62,8 +62,9 @@ func (p *power) fault(op, path string, do func() error) error {
 		return errPower
 	}
 	removed, _ := os.ReadFile(path)
+	_, absent := os.Stat(path)
 	err := do()
-	if err == nil {
+	if err == nil && (op != "put: make folder" || absent != nil) { // one that was there stays there
 		p.note(op, path, removed)
 	}
 	if p.left == 0 {
@@ -88,10 +89,7 @@ func (p *power) note(op, path string, removed []byte) {
 	case op == "put: link":
 		pending(nil)
 	case op == "put: make folder":
-		if _, known := p.names[path]; !known {
-			p.names[path] = map[string][]byte{}
-			pending(nil)
-		}
+		pending(nil)
 	case strings.HasSuffix(op, ": unlink"):
 		pending(removed)
 	case strings.Contains(op, "sync") || op == "settle":
