@@ -30,6 +30,10 @@ type verdict struct {
 // overloaded host may have earned it wrongly.
 const doubtAfter = time.Hour
 
+// provisionalAfter is how long a machine's start may wait for the probe. A guest
+// that works is done in a third of a second.
+const provisionalAfter = 1500 * time.Millisecond
+
 // remembered returns the verdict on this boot of the host and this emulator; fresh
 // tells that it needs no other probe.
 func remembered(dir, program string) (a accelerator, known, fresh bool) {
@@ -99,6 +103,17 @@ func (d *Driver) findAccelerator() {
 	if fresh {
 		return
 	}
+	if !known {
+		// A recovery waits this long for the probe and no longer; a later verdict holds
+		// for the machines that start after it.
+		provisional := time.AfterFunc(provisionalAfter, func() {
+			a := emulation("a test guest under /dev/kvm is not done yet")
+			if d.accel.CompareAndSwap(nil, &a) {
+				close(d.probed)
+			}
+		})
+		defer provisional.Stop()
+	}
 	a = probeKVM(d.ctx, d.cfg.Program)
 	d.settle(a)
 	if d.ctx.Err() != nil || programID(d.cfg.Program) == "" {
@@ -112,8 +127,7 @@ func (d *Driver) findAccelerator() {
 
 // settle sets what machines that start from now on are executed by.
 func (d *Driver) settle(a accelerator) {
-	first := d.accel.Swap(&a) == nil
-	if first {
+	if d.accel.Swap(&a) == nil {
 		close(d.probed)
 	}
 }
