@@ -139,7 +139,12 @@ func (d machineDir) remove() error {
 	if err != nil {
 		return err
 	}
-	for _, l := range links {
+	// A process killed while it wrote one of our files leaves its temporary one.
+	temporary, err := filepath.Glob(d.path(".*.tmp"))
+	if err != nil {
+		return err
+	}
+	for _, l := range append(links, temporary...) {
 		names = append(names, filepath.Base(l))
 	}
 	for _, name := range append(names, lockFile) { // the lock goes last
