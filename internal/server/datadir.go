@@ -21,7 +21,6 @@ import (
 	"lifeboat/internal/durable"
 	"lifeboat/internal/iam"
 	"lifeboat/internal/vault"
-	"lifeboat/internal/vault/blob"
 )
 
 // DataDir is the directory that holds everything a server must not lose. It is
@@ -270,11 +269,7 @@ func createDataDir(ctx context.Context, path string, first Settings) (err error)
 }
 
 func (d *DataDir) createVault(ctx context.Context, keys vault.KeyWrapper) (err error) {
-	store, err := blob.CreateDir(d.vaultPath())
-	if errors.Is(err, blob.ErrExists) {
-		return fmt.Errorf("there is a vault at %s already, and it belongs to another data directory: "+
-			"start with that directory, or name another place with --vault", d.vaultPath())
-	}
+	store, err := d.createStore(ctx)
 	if err != nil {
 		return err
 	}
@@ -294,12 +289,8 @@ func (d *DataDir) writeSettings() error {
 	return durable.Files{}.WriteFile("settings", d.file(settingsFile), append(text, '\n'), 0o600)
 }
 
-// vaultPath and databasePath read the addresses of the settings; places within
-// the data directory are kept relative, so that it can be moved.
-func (d *DataDir) vaultPath() string {
-	return d.resolve(strings.TrimPrefix(d.Settings.Vault, vaultScheme))
-}
-
+// databasePath reads the address of the settings; a place within the data
+// directory is kept relative, so that it can be moved.
 func (d *DataDir) databasePath() string {
 	return d.resolve(strings.TrimPrefix(d.Settings.DB, dbScheme))
 }

@@ -34,7 +34,6 @@ import (
 	"lifeboat/internal/recovery/machine/qemu"
 	"lifeboat/internal/server/export"
 	"lifeboat/internal/vault"
-	"lifeboat/internal/vault/blob"
 )
 
 // running is a server with all its parts.
@@ -42,7 +41,7 @@ type running struct {
 	Config
 	dir          *DataDir
 	db           *db.DB
-	store        *blob.Dir
+	store        vaultStore
 	vault        *vault.Vault
 	machines     *qemu.Driver
 	recovery     *recovery.Service
@@ -167,9 +166,9 @@ func (s *running) openStores(ctx context.Context) (err error) {
 			err = errors.Join(err, s.db.Close())
 		}
 	}()
-	store, err := blob.OpenDir(s.dir.vaultPath())
+	store, err := s.dir.openStore(ctx)
 	if err != nil {
-		return fmt.Errorf("open the vault: %w", err)
+		return err
 	}
 	defer func() {
 		if err != nil {
