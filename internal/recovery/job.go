@@ -53,11 +53,15 @@ func (s *Service) runJob(ctx context.Context, id drs.JobID) error {
 		s.Log.Warn("job is interrupted and will go on", "job", id, "err", err)
 		return err
 	}
-	return s.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
+	err = s.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
 		return errors.Join(
 			tx.Log(ctx, string(drs.EventJobEnd), drs.JobLogItem{Job: id, Time: now(), Event: drs.EventJobEnd}),
 			tx.SetJobStatus(ctx, id, drs.JobCompleted))
 	})
+	if err == nil && s.JobEnded != nil {
+		s.JobEnded(id)
+	}
+	return err
 }
 
 // guarded does the work on one server. A fault of ours there fails this server,

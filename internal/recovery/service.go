@@ -52,6 +52,9 @@ type Config struct {
 	// PointWait is how long an on-demand point may take; 0 means 10 minutes, as
 	// the service documents.
 	PointWait time.Duration
+	// JobEnded, if set, is called when a job of any account has completed. It must
+	// not block.
+	JobEnded func(drs.JobID)
 	// Launches bounds the machines being started at once; 0 means 8.
 	Launches int
 	Log      *slog.Logger

@@ -13,7 +13,20 @@ import (
 // StartRecovery creates a job that launches a recovery instance of each server,
 // or refuses the whole request with a *drs.Error: it never starts half. The job
 // is durable when it is returned.
-func (s *Service) StartRecovery(ctx context.Context, account drs.Account, r drs.StartRecovery) (drs.Job, error) {
+func (s *Service) StartRecovery(ctx context.Context, account drs.Account, r drs.StartRecovery) (job drs.Job, err error) {
+	err = s.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
+		job, err = s.StartRecoveryIn(ctx, tx, account, r)
+		return err
+	})
+	if err != nil {
+		return drs.Job{}, err
+	}
+	return job, nil
+}
+
+// StartRecoveryIn is StartRecovery as a part of the caller's transaction: the job
+// is there, and runs, if and when that commits.
+func (s *Service) StartRecoveryIn(ctx context.Context, tx db.Tx, account drs.Account, r drs.StartRecovery) (drs.Job, error) {
 	job := drs.Job{
 		ID: drs.NewJobID(), Account: account, Type: drs.JobLaunch, Initiated: drs.StartedRecovery,
 		Status: drs.JobPending, Created: now(), Tags: r.Tags,
@@ -26,26 +39,34 @@ func (s *Service) StartRecovery(ctx context.Context, account drs.Account, r drs.
 			SourceServer: want.SourceServer, Snapshot: want.Snapshot, Status: drs.LaunchPending,
 		})
 	}
-	err := s.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
-		if err := s.mayStart(ctx, tx, account, r); err != nil {
-			return err
-		}
-		if err := s.mayRun(ctx, tx, job); err != nil {
-			return err
-		}
-		if err := tx.InsertJob(ctx, job); err != nil {
-			return err
-		}
-		launch := &drs.LastLaunch{Job: job.ID, Initiated: job.Created, Drill: r.Drill, Status: drs.LaunchPending}
-		if err := tx.SetLastLaunch(ctx, launch, drs.LastLaunchPending, serversOf(job)...); err != nil {
-			return err
-		}
-		return s.enqueue(ctx, tx, job.ID)
-	})
-	if err != nil {
+	if err := s.mayStart(ctx, tx, account, r); err != nil {
 		return drs.Job{}, err
 	}
-	return job, nil
+	if err := s.mayRun(ctx, tx, job); err != nil {
+		return drs.Job{}, err
+	}
+	if err := tx.InsertJob(ctx, job); err != nil {
+		return drs.Job{}, err
+	}
+	launch := &drs.LastLaunch{Job: job.ID, Initiated: job.Created, Drill: r.Drill, Status: drs.LaunchPending}
+	if err := tx.SetLastLaunch(ctx, launch, drs.LastLaunchPending, serversOf(job)...); err != nil {
+		return drs.Job{}, err
+	}
+	return job, s.enqueue(ctx, tx, job.ID)
+}
+
+// CheckRecoveryIn tells with a *drs.Error why StartRecovery would refuse the
+// servers as they are now, and starts nothing. Quotas are not looked at: they
+// are of the moment in which a job starts.
+func (s *Service) CheckRecoveryIn(ctx context.Context, tx db.Tx, account drs.Account, r drs.StartRecovery) error {
+	if err := s.mayStart(ctx, tx, account, r); err != nil {
+		return err
+	}
+	ids := make([]drs.SourceServerID, 0, len(r.Servers))
+	for _, want := range r.Servers {
+		ids = append(ids, want.SourceServer)
+	}
+	return notBusy(ctx, tx, ids)
 }
 
 // mayStart holds the preconditions of each server and its point. Servers are
@@ -111,14 +132,8 @@ func (s *Service) mayRun(ctx context.Context, tx db.Tx, job drs.Job) error {
 		return drs.QuotaExceeded(drs.QuotaServersPerJob, drs.TypeJob, string(job.ID),
 			"A job takes at most %d source servers, and the request names %d. Split it.", s.Quotas.ServersPerJob, n)
 	}
-	busy, err := tx.Busy(ctx, servers)
-	if err != nil {
+	if err := notBusy(ctx, tx, servers); err != nil {
 		return err
-	}
-	for _, id := range servers {
-		if other, ok := busy[id]; ok {
-			return conflict(id, "Source server %s is already being processed by job %s. Wait until it has completed.", id, other)
-		}
 	}
 	jobs, inJobs, err := tx.Running(ctx, job.Account)
 	if err != nil {
@@ -132,6 +147,20 @@ func (s *Service) mayRun(ctx context.Context, tx db.Tx, job drs.Job) error {
 		return drs.QuotaExceeded(drs.QuotaServersInAllJobs, drs.TypeJob, string(job.ID),
 			"Jobs in progress hold %d source servers and may hold %d. Wait until one has completed, or name fewer servers.",
 			inJobs, s.Quotas.ServersInAllJobs)
+	}
+	return nil
+}
+
+// notBusy refuses servers that a running job has.
+func notBusy(ctx context.Context, tx db.Tx, servers []drs.SourceServerID) error {
+	busy, err := tx.Busy(ctx, servers)
+	if err != nil {
+		return err
+	}
+	for _, id := range servers {
+		if other, ok := busy[id]; ok {
+			return conflict(id, "Source server %s is already being processed by job %s. Wait until it has completed.", id, other)
+		}
 	}
 	return nil
 }
