@@ -19,6 +19,8 @@ const (
 	TypeJob              ResourceType = "job"
 	TypeRecoveryInstance ResourceType = "recovery-instance"
 	TypeRecoverySnapshot ResourceType = "recovery-snapshot" // has no ARN
+	TypeRecoveryPlan     ResourceType = "recovery-plan"
+	TypePlanExecution    ResourceType = "recovery-plan-execution"
 )
 
 // ARN names one resource of one account across all accounts.

@@ -14,6 +14,10 @@ type (
 	RecoverySnapshotID string // pit-…, a recovery point
 	JobID              string // drsjob-…
 	RecoveryInstanceID string // i-…
+	RecoveryPlanID     string // plan-…
+	PlanStepID         string // planstep-…
+	PlanExecutionID    string // planexec-…
+	ExecutionStepID    string // execstep-…
 )
 
 const idDigits = 17
@@ -29,6 +33,18 @@ func NewJobID() JobID { return JobID(newID("drsjob-")) }
 
 // NewRecoveryInstanceID returns a random recovery instance ID.
 func NewRecoveryInstanceID() RecoveryInstanceID { return RecoveryInstanceID(newID("i-")) }
+
+// NewRecoveryPlanID returns a random recovery plan ID.
+func NewRecoveryPlanID() RecoveryPlanID { return RecoveryPlanID(newID("plan-")) }
+
+// NewPlanStepID returns a random ID of a step of a plan.
+func NewPlanStepID() PlanStepID { return PlanStepID(newID("planstep-")) }
+
+// NewPlanExecutionID returns a random ID of a run of a plan.
+func NewPlanExecutionID() PlanExecutionID { return PlanExecutionID(newID("planexec-")) }
+
+// NewExecutionStepID returns a random ID of a step of a run.
+func NewExecutionStepID() ExecutionStepID { return ExecutionStepID(newID("execstep-")) }
 
 func newID(prefix string) string {
 	raw := make([]byte, (idDigits+1)/2)
