@@ -35,6 +35,7 @@ type cli struct {
 	Start     startCommand     `cmd:"" group:"client" help:"Power them on again."`
 	Terminate terminateCommand `cmd:"" group:"client" help:"Remove machines that were brought back, with what was written there."`
 	Export    exportCommand    `cmd:"" group:"client" help:"Write a disk as it was at any point to a file, without booting it."`
+	NBD       nbdCommand       `cmd:"" name:"nbd" group:"client" help:"Get access to a disk as it was at any point as a block device, to fetch single files."`
 
 	Version kong.VersionFlag `short:"v" help:"Print the version and exit."`
 }

@@ -115,7 +115,7 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	w := &world{t: t, dir: dir, data: filepath.Join(dir, "data")}
-	w.start("server", "--data", w.data, "--listen", "127.0.0.1:0", "--replication-listen", "127.0.0.1:0")
+	w.start("server", "--data", w.data, "--listen", "127.0.0.1:0", "--replication-listen", "127.0.0.1:0", "--nbd-listen", "127.0.0.1:0")
 	w.eventually(func() error { _, err := w.run("init", "--data", w.data); return err })
 	t.Cleanup(w.terminateAll) // before the server is stopped
 	w.env, err = w.run("env", "--data", w.data)

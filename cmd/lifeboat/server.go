@@ -15,6 +15,7 @@ type serverCommand struct {
 	Data              string        `required:"" placeholder:"DIR" help:"Directory of keys, database, vault and instances. The first start makes it; later starts refuse to invent what is missing."`
 	Listen            string        `placeholder:"127.0.0.1:7443" help:"Address of the API."`
 	ReplicationListen string        `placeholder:"127.0.0.1:1500" help:"Address that agents replicate to."`
+	NBDListen         string        `name:"nbd-listen" placeholder:"HOST:PORT" help:"Serve disks of recovery points as block devices there, over TLS, to those who ask with lifeboat nbd. Off by default."`
 	Vault             string        `placeholder:"file:DIR" help:"Where recovery points are kept; within --data by default. Fixed by the first start."`
 	DB                string        `name:"db" placeholder:"sqlite:FILE" help:"Where the tables are kept; within --data by default. Fixed by the first start."`
 	Machines          string        `default:"qemu" help:"Where recovered machines run: qemu."`
@@ -37,7 +38,7 @@ func (c *serverCommand) Run(ctx context.Context) error {
 		return usageError{fmt.Errorf("--recovery-network: %w", err)}
 	}
 	config := server.Config{
-		Data: c.Data, Listen: c.Listen, ReplicationListen: c.ReplicationListen,
+		Data: c.Data, Listen: c.Listen, ReplicationListen: c.ReplicationListen, NBDListen: c.NBDListen,
 		Vault: c.Vault, DB: c.DB, Machines: c.Machines, Epoch: c.Epoch,
 		DrillNetwork: drill, RecoveryNetwork: recovery,
 		Region: c.Region, Account: c.Account, Version: version,

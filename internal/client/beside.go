@@ -1,7 +1,10 @@
 package client
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,27 +16,29 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 )
 
-// emptyHash is the SHA-256 of no body.
-const emptyHash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-
 // errNothingThere is the answer to a Range that begins at the present end.
 var errNothingThere = errors.New("nothing there yet")
 
 // beside asks for what the server has beside the DRS API, under
 // /lifeboat/v1/. The answer is a good one; *Refusal when the server refused.
 func (c *Client) beside(ctx context.Context, method string, prepare func(*http.Request), path ...string) (*http.Response, error) {
+	return c.besideWith(ctx, method, nil, prepare, path...)
+}
+
+// besideWith is beside with a body.
+func (c *Client) besideWith(ctx context.Context, method string, body []byte, prepare func(*http.Request), path ...string) (*http.Response, error) {
 	target := strings.TrimSuffix(c.endpoint, "/") + "/lifeboat/v1"
 	for _, part := range path {
 		target += "/" + url.PathEscape(part)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, target, nil)
+	request, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("ask for %s: %w", strings.Join(path, " "), err)
 	}
 	if prepare != nil {
 		prepare(request)
 	}
-	if err := c.sign(ctx, request); err != nil {
+	if err := c.sign(ctx, request, body); err != nil {
 		return nil, err
 	}
 	answer, err := c.http.Do(request)
@@ -50,13 +55,14 @@ func (c *Client) beside(ctx context.Context, method string, prepare func(*http.R
 	return nil, refusedAnswer(answer)
 }
 
-func (c *Client) sign(ctx context.Context, r *http.Request) error {
+func (c *Client) sign(ctx context.Context, r *http.Request, body []byte) error {
 	o := c.api.Options()
 	keys, err := o.Credentials.Retrieve(ctx)
 	if err != nil {
 		return fmt.Errorf("no access key is set: %w. %s", err, getEnvironment)
 	}
-	return v4.NewSigner().SignHTTP(ctx, keys, r, emptyHash, "drs", o.Region, c.now())
+	hash := sha256.Sum256(body)
+	return v4.NewSigner().SignHTTP(ctx, keys, r, hex.EncodeToString(hash[:]), "drs", o.Region, c.now())
 }
 
 // refusedAnswer reads the body of an answer that is not what was asked for.

@@ -171,7 +171,33 @@ func (b below) Extents(ctx context.Context, off, n int64, yield func(length int6
 	return nil
 }
 
-var _ branchlog.Mapper = below{}
+// cacheMost bounds what one hint loads, in bytes: the cache holds little more.
+const cacheMost = 16 << 20
+
+// Cache implements branchlog.Cacher: it reads what holds data, which leaves the
+// frames in the vault's cache.
+func (b below) Cache(ctx context.Context, off, n int64) error {
+	scratch := make([]byte, min(n, 256<<10))
+	n = min(n, cacheMost)
+	return b.Extents(ctx, off, n, func(length int64, hole bool) bool {
+		for end := off + length; off < end && !hole && ctx.Err() == nil; {
+			k, err := b.ReadAt(scratch[:min(end-off, int64(len(scratch)))], off)
+			if err != nil || k == 0 {
+				return false // the read itself will meet it and say so
+			}
+			off += int64(k)
+		}
+		if hole {
+			off += length
+		}
+		return ctx.Err() == nil
+	})
+}
+
+var (
+	_ branchlog.Mapper = below{}
+	_ branchlog.Cacher = below{}
+)
 
 // reopen opens the disks of every instance that lives, after a restart. One that
 // cannot be opened is told of and does not keep the others from theirs.

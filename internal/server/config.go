@@ -19,6 +19,9 @@ type Config struct {
 	// Listen is the address of the API, ReplicationListen the one agents send to.
 	Listen            string
 	ReplicationListen string
+	// NBDListen is the address at which disks of recovery points are served over
+	// NBD with TLS; empty: nowhere.
+	NBDListen string
 	// Vault is file:DIR and DB is sqlite:FILE; within the data directory by
 	// default. They are fixed by the first start.
 	Vault string
@@ -49,7 +52,7 @@ func (c *Config) Check() error {
 	if c.Data == "" {
 		return fmt.Errorf("name a data directory with --data")
 	}
-	for flag, address := range map[string]string{"--listen": c.Listen, "--replication-listen": c.ReplicationListen} {
+	for flag, address := range map[string]string{"--listen": c.Listen, "--replication-listen": c.ReplicationListen, "--nbd-listen": c.NBDListen} {
 		if address == "" {
 			continue
 		}

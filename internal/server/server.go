@@ -50,6 +50,8 @@ type running struct {
 	registration http.Handler
 	export       http.Handler
 	instances    http.Handler
+	diskAccess   http.Handler
+	disks        *disks // of recovery points, over the network; nil unless asked for
 	metrics      *prometheus.Registry
 }
 
@@ -105,6 +107,14 @@ func (s *running) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { _ = agentListener.Close() }() // likewise
+	if s.disks, err = s.listenDisks(ctx); err != nil {
+		return err
+	}
+	listeners := []net.Listener{apiListener, agentListener}
+	if s.disks != nil {
+		defer func() { _ = s.disks.listener.Close() }() // likewise
+		listeners = append(listeners, s.disks.listener)
+	}
 	s.dir.Settings.Listen, s.dir.Settings.Replication = apiListener.Addr().String(), agentListener.Addr().String()
 	if err := s.dir.writeSettings(); err != nil {
 		return err
@@ -114,7 +124,7 @@ func (s *running) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.closeStores()) }()
-	certificate, err := s.dir.Authority.ServerCertificate(s.dir.Path, hosts(apiListener, agentListener))
+	certificate, err := s.dir.Authority.ServerCertificate(s.dir.Path, hosts(listeners...))
 	if err != nil {
 		return err
 	}
@@ -127,6 +137,9 @@ func (s *running) run(ctx context.Context) (err error) {
 	group.Go(func() error { shrink(ctx); return nil })
 	group.Go(func() error { return s.recovery.Run(ctx) })
 	group.Go(func() error { return s.ingest.Serve(ctx, agentListener) })
+	if s.disks != nil {
+		group.Go(func() error { return s.serveDisks(ctx, s.disks, certificate) })
+	}
 	group.Go(func() error {
 		err := api.Serve(tls.NewListener(apiListener, apiTLS(certificate)))
 		if errors.Is(err, http.ErrServerClosed) {
@@ -283,6 +296,11 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 	}
 	s.export = signed(verifier, s.Log, export.Handler(export.FromVault(s.vault), s.db, caller, s.Log.With("wing", "export")))
 	s.instances = signed(verifier, s.Log, instanceHandler(s.recovery, s.Log.With("wing", "api")))
+	access := &diskAccess{authority: s.dir.Authority, log: s.Log.With("wing", "api")}
+	if s.disks != nil {
+		access.listener = s.disks.listener
+	}
+	s.diskAccess = signed(verifier, s.Log, access)
 	s.metrics = newMetrics(s.db, s.Log)
 	return nil
 }

@@ -1,7 +1,9 @@
 package server
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 
@@ -12,12 +14,21 @@ import (
 
 type callerKey struct{}
 
+// maxBody bounds what is read of a request before its signature is known, in bytes.
+const maxBody = 64 << 10
+
 // signed lets only requests through that an access key has signed, with the
-// key's account in their context. It is for what lies beside the DRS API and has
-// no body.
+// key's account in their context. It is for what lies beside the DRS API, whose
+// bodies are short.
 func signed(verifier *iam.Verifier, log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		key, err := verifier.Verify(r.Context(), r, nil)
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		if err != nil {
+			drsapi.WriteError(w, log, drs.Invalid("body", "The request's body cannot be read, or is longer than %d bytes.", maxBody))
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		key, err := verifier.Verify(r.Context(), r, body)
 		if err != nil {
 			drsapi.WriteError(w, log, err)
 			return

@@ -3,6 +3,7 @@ package nbd
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -24,8 +25,10 @@ const readAhead = 64 << 10
 type conn struct {
 	srv    *Server
 	log    *slog.Logger
-	nc     net.Conn
-	br     *bufio.Reader
+	nc     net.Conn           // as it was accepted: to close it, and for its deadlines
+	stream io.ReadWriter      // what is said on it: nc, or TLS on top
+	secure *tls.Conn          // the latter; nil without
+	br     *bufio.Reader      // of stream
 	cancel context.CancelFunc // ends the connection; see hangUp
 
 	// Settled by negotiation, constant afterwards.
@@ -53,6 +56,7 @@ func newConn(ctx context.Context, s *Server, nc net.Conn) (*conn, context.Contex
 		srv:    s,
 		log:    s.log.With("peer", nc.RemoteAddr().String()),
 		nc:     nc,
+		stream: nc,
 		br:     bufio.NewReaderSize(nc, readAhead),
 		work:   make(chan *request),
 		memory: semaphore.NewWeighted(s.cfg.MaxMemory),

@@ -51,6 +51,12 @@ type Mapper interface {
 	Extents(ctx context.Context, off, n int64, yield func(length int64, hole bool) bool) error
 }
 
+// Cacher is a Device that can have a range ready for reads that come soon. It is
+// a hint: what it could not do, it leaves, and an error reaches the client only.
+type Cacher interface {
+	Cache(ctx context.Context, off, n int64) error
+}
+
 // Export is a Device under a name.
 type Export struct {
 	Name        string // as clients should call it; empty: the name asked for
@@ -93,11 +99,13 @@ type target struct {
 	trim   Trimmer
 	zero   Zeroer
 	extent Mapper
+	cache  Cacher
 }
 
 func newTarget(e *Export) *target {
 	t := &target{export: e, size: uint64(max(e.Device.Size(), 0)), reader: e.Device}
 	t.extent, _ = e.Device.(Mapper)
+	t.cache, _ = e.Device.(Cacher)
 	if e.ReadOnly {
 		return t
 	}
@@ -113,6 +121,9 @@ func (t *target) flags(structured bool) uint16 {
 	var f uint16 = flagHasFlags
 	if structured {
 		f |= flagSendDF
+	}
+	if t.cache != nil {
+		f |= flagSendCache
 	}
 	if t.writer == nil {
 		// No connection can hold back a write, so all of them see the same.

@@ -1,6 +1,6 @@
 // Package nbd serves block devices over the NBD protocol: fixed newstyle
-// negotiation, structured replies with holes, block status, trim, write zeroes,
-// flush and FUA, to any number of connections.
+// negotiation, TLS, structured replies with holes, block status, trim, write
+// zeroes, cache, flush and FUA, to any number of connections.
 //
 // It guarantees:
 //   - an answered flush, or a write answered with FUA, is as durable as the
@@ -12,11 +12,13 @@
 //     usable; a peer that breaks the framing loses its own connection only;
 //   - Shutdown answers what was accepted and then hangs up, so that a client
 //     that reconnects (QEMU's reconnect-delay) resends the rest and its guest
-//     sees no error.
+//     sees no error;
+//   - with Config.TLS nothing is said of any export before the client has
+//     shown the certificate that it asks for.
 //
-// It does not order overlapping requests in flight, as a disk does not, and it
-// does not encrypt or authenticate: listen on a unix socket whose directory
-// only the owner can enter, or on a loopback address.
+// It does not order overlapping requests in flight, as a disk does not. Without
+// Config.TLS it does not encrypt or authenticate: listen on a unix socket whose
+// directory only the owner can enter.
 //
 // The package knows nothing of where the bytes lie. Abilities beyond reading
 // are small optional interfaces beside Device.

@@ -34,7 +34,8 @@ func (l *pipeListener) Accept() (net.Conn, error) {
 func (l *pipeListener) Close() error   { l.close(); return nil }
 func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
 
-// FuzzConversation throws bytes at the server, in negotiation or after it.
+// FuzzConversation throws bytes at the server, in negotiation or after it, or in
+// the clear at one that speaks TLS only.
 // Whatever they are, the server ends the connection when the peer hangs up, and
 // its next client is served.
 func FuzzConversation(f *testing.F) {
@@ -51,13 +52,26 @@ func FuzzConversation(f *testing.F) {
 	f.Add(byte(2), encode(header(0, 7, 0, 1<<20), header(8, 7, 5, 1<<19), header(4, 0, 3, 65536), header(0, 0, 0, 1<<20)))
 	f.Add(byte(2), encode(header(0, 0, 0, 1<<31), header(0, 1, 0, 1<<31)))
 
+	f.Add(byte(3), encode(uint32(3), option(3, nil), option(7, infoData("", 3)), option(5, nil), "\x16\x03\x01\x00\x05hello"))
+	f.Add(byte(3), encode(uint32(3), option(5, []byte{1}), option(5, nil), option(1, nil)))
+
+	secure := newAuthority(f).serverTLS(f)
 	d := newFileDevice(f, 1<<20)
 	f.Fuzz(func(t *testing.T, phase byte, input []byte) {
-		srv := nbd.New(nbd.Config{
+		cfg := nbd.Config{
 			Open: exports(map[string]*nbd.Export{"": {Device: d, Shared: true}}),
 			List: func(context.Context) ([]string, error) { return []string{""}, nil },
 			Log:  slog.New(slog.DiscardHandler),
-		})
+		}
+		phase %= 4
+		if phase == 3 {
+			cfg.TLS = secure
+			cfg.Open = func(context.Context, string) (*nbd.Export, error) {
+				t.Error("an export was opened in the clear")
+				return nil, nbd.ErrUnknownExport
+			}
+		}
+		srv := nbd.New(cfg)
 		ln := newPipeListener()
 		done := make(chan error, 1)
 		go func() { done <- srv.Serve(context.Background(), ln) }()
@@ -73,9 +87,9 @@ func FuzzConversation(f *testing.F) {
 		ours.SetDeadline(time.Now().Add(20 * time.Second))
 		c := &client{t, ours}
 		c.take(18)
-		if phase%3 > 0 {
+		if phase == 1 || phase == 2 {
 			c.put(uint32(3))
-			c.enter("", phase%3 == 2)
+			c.enter("", phase == 2)
 		}
 		drained := make(chan struct{})
 		go func() {

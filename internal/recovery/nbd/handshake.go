@@ -15,7 +15,7 @@ func (c *conn) negotiate(ctx context.Context) error {
 	hello = binary.BigEndian.AppendUint64(hello, magicInit)
 	hello = binary.BigEndian.AppendUint64(hello, magicOption)
 	hello = binary.BigEndian.AppendUint16(hello, flagFixedNewstyle|flagNoZeroes)
-	if _, err := c.nc.Write(hello); err != nil {
+	if _, err := c.stream.Write(hello); err != nil {
 		return fmt.Errorf("write greeting: %w", err)
 	}
 	var flags [4]byte
@@ -70,7 +70,13 @@ func (c *conn) readOption() (option, []byte, error) {
 
 // answer handles one option. An error ends the connection; refusals do not.
 func (c *conn) answer(ctx context.Context, opt option, data []byte) error {
+	ctx = c.withPeer(ctx)
+	if c.srv.cfg.TLS != nil && c.secure == nil && opt != optStartTLS && opt != optAbort {
+		return c.demandTLS(opt)
+	}
 	switch opt {
+	case optStartTLS:
+		return c.startTLS(ctx, data)
 	case optExportName:
 		return c.exportName(ctx, string(data))
 	case optGo, optInfo:
@@ -109,7 +115,7 @@ func (c *conn) exportName(ctx context.Context, name string) error {
 	if !c.noZeroes {
 		msg = append(msg, make([]byte, exportPadding)...)
 	}
-	if _, err := c.nc.Write(msg); err != nil {
+	if _, err := c.stream.Write(msg); err != nil {
 		return fmt.Errorf("write export: %w", err)
 	}
 	return nil
@@ -271,7 +277,7 @@ func (c *conn) reply(opt option, kind optionReply, data []byte) error {
 	m = binary.BigEndian.AppendUint32(m, uint32(kind))
 	m = binary.BigEndian.AppendUint32(m, uint32(len(data)))
 	m = append(m, data...)
-	if _, err := c.nc.Write(m); err != nil {
+	if _, err := c.stream.Write(m); err != nil {
 		return fmt.Errorf("write reply to option %d: %w", opt, err)
 	}
 	return nil

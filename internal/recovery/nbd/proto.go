@@ -29,6 +29,7 @@ const (
 	flagSendWriteZeroes = 1 << 6
 	flagSendDF          = 1 << 7
 	flagCanMultiConn    = 1 << 8
+	flagSendCache       = 1 << 10
 	flagSendFastZero    = 1 << 11
 )
 
@@ -57,6 +58,7 @@ const (
 	repErrUnsup    optionReply = 1<<31 + 1
 	repErrPolicy   optionReply = 1<<31 + 2
 	repErrInvalid  optionReply = 1<<31 + 3
+	repErrTLSReqd  optionReply = 1<<31 + 5
 	repErrUnknown  optionReply = 1<<31 + 6
 	repErrShutdown optionReply = 1<<31 + 7
 	repErrTooBig   optionReply = 1<<31 + 9
@@ -79,6 +81,7 @@ const (
 	cmdDisconnect  command = 2
 	cmdFlush       command = 3
 	cmdTrim        command = 4
+	cmdCache       command = 5
 	cmdWriteZeroes command = 6
 	cmdBlockStatus command = 7
 )
@@ -95,6 +98,8 @@ func (c command) String() string {
 		return "flush"
 	case cmdTrim:
 		return "trim"
+	case cmdCache:
+		return "cache"
 	case cmdWriteZeroes:
 		return "write zeroes"
 	case cmdBlockStatus:

@@ -52,7 +52,7 @@ func TestOptionRefusals(t *testing.T) {
 		data []byte
 		want uint32
 	}{
-		{"TLS", 5, nil, unsup},
+		{"TLS where there is none", 5, nil, policy},
 		{"an option nobody knows", 4711, []byte("xyz"), unsup},
 		{"list without a lister", 3, nil, policy},
 		{"list with data", 3, []byte{1}, invalid},

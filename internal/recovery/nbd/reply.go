@@ -57,6 +57,7 @@ type outbox struct {
 	// Owned by whoever set writing.
 	pieces [][]byte
 	buffer net.Buffers
+	joined []byte // small pieces on their way through TLS
 }
 
 // send queues the reply of r and gives r away.
@@ -74,7 +75,7 @@ func (c *conn) send(r *request) {
 		o.queue = o.spare[:0]
 		o.mu.Unlock()
 		if err == nil {
-			err = o.write(c.nc, batch)
+			err = c.deliver(batch)
 		}
 		for i, r := range batch {
 			c.done(r)
@@ -90,14 +91,19 @@ func (c *conn) send(r *request) {
 	o.writing = false
 }
 
-func (o *outbox) write(nc net.Conn, batch []*request) error {
+// deliver writes the replies of a batch.
+func (c *conn) deliver(batch []*request) error {
+	o := &c.out
 	o.pieces = o.pieces[:0]
 	for _, r := range batch {
 		o.pieces = append(o.pieces, r.pieces...)
 	}
+	defer clear(o.pieces)
+	if c.secure != nil {
+		return o.join(c.secure)
+	}
 	o.buffer = o.pieces
-	_, err := o.buffer.WriteTo(nc)
-	clear(o.pieces)
+	_, err := o.buffer.WriteTo(c.nc)
 	return err
 }
 

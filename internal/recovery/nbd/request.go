@@ -84,6 +84,11 @@ func (c *conn) check(r *request) code {
 			return codeInval
 		}
 		return 0
+	case cmdCache:
+		if outside || t.cache == nil {
+			return codeInval
+		}
+		return 0
 	case cmdBlockStatus:
 		if outside || r.length == 0 || !c.allocation {
 			return codeInval

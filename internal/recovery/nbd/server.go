@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,12 +15,17 @@ import (
 type Config struct {
 	// Open finds the export that a client asks for by name ("" is the default
 	// export). It is called for each connection, and again for each question
-	// about an export; ctx ends with the connection.
+	// about an export; ctx ends with the connection, and PeerCertificates of it
+	// tells who asks.
 	Open func(ctx context.Context, name string) (*Export, error)
 
 	// List names the exports a client may be told of. nil: clients that ask
 	// are refused.
 	List func(ctx context.Context) ([]string, error)
+
+	// TLS, if not nil, is what every client must negotiate (STARTTLS) before
+	// anything else; one that does not is told so and gets nothing.
+	TLS *tls.Config
 
 	Log *slog.Logger // nil: slog.Default()
 

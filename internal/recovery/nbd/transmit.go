@@ -122,9 +122,11 @@ func (c *conn) change(ctx context.Context, r *request) error {
 		err = t.trim.Trim(ctx, off, n)
 	case cmdWriteZeroes:
 		err = t.writeZeroes(ctx, off, n, r.flags)
+	case cmdCache:
+		err = t.cache.Cache(ctx, off, n)
 	}
-	// A read-only device has nothing to flush.
-	if err == nil && t.writer != nil && (r.cmd == cmdFlush || r.flags&cmdFlagFUA != 0) {
+	// A read-only device has nothing to flush, and a hint changes nothing.
+	if err == nil && t.writer != nil && r.cmd != cmdCache && (r.cmd == cmdFlush || r.flags&cmdFlagFUA != 0) {
 		err = t.writer.Flush(ctx)
 	}
 	if err == nil {

@@ -42,6 +42,11 @@ type Mapper interface {
 	Extents(ctx context.Context, off, n int64, yield func(length int64, hole bool) bool) error
 }
 
+// Cacher is a base that can have a range ready for reads that come soon.
+type Cacher interface {
+	Cache(ctx context.Context, off, n int64) error
+}
+
 // Log is a disk that takes writes. Its methods are safe for concurrent use; after
 // Close they answer ErrClosed. Offsets and lengths are bytes and need not be
 // aligned.

@@ -196,3 +196,36 @@ func (l *Log) mapPiece(ctx context.Context, kind Kind, off, n int64, yield func(
 	})
 	return more, err
 }
+
+// Cache has the range ready for reads that come soon, where it comes from a base
+// that can: the log's own files are in the system's cache as they are read.
+func (l *Log) Cache(ctx context.Context, off, n int64) error {
+	if err := l.checkRange("cache", off, n); err != nil {
+		return err
+	}
+	if err := l.err(); err != nil {
+		return err
+	}
+	base, ok := l.base.(Cacher)
+	if !ok {
+		return nil
+	}
+	end := off + n
+	from, to := uint64(off/BlockSize), uint64((end+BlockSize-1)/BlockSize)
+	var list []piece
+	for from < to {
+		list, from = l.lookUp(list[:0], from, to)
+		release(list)
+		for _, x := range list {
+			if x.kind != inBase {
+				continue
+			}
+			lo := max(int64(x.start)*BlockSize, off)
+			hi := min(int64(x.end())*BlockSize, end)
+			if err := base.Cache(ctx, lo, hi-lo); err != nil {
+				return fmt.Errorf("cache %d bytes at %d: %w", n, off, err)
+			}
+		}
+	}
+	return nil
+}

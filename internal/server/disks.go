@@ -1,0 +1,108 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/drsapi"
+	"lifeboat/internal/iam"
+	"lifeboat/internal/recovery/nbd"
+	"lifeboat/internal/server/export"
+)
+
+// disks serves the disks of recovery points as NBD block devices over TLS, to
+// those who hold a certificate that POST /lifeboat/v1/disk-access gave them.
+type disks struct {
+	listener net.Listener
+	server   *nbd.Server
+}
+
+// readerConns bounds the connections to disks of recovery points.
+const readerConns = 256
+
+// listenDisks opens the port; nil without one.
+func (s *running) listenDisks(ctx context.Context) (*disks, error) {
+	if s.NBDListen == "" {
+		return nil, nil
+	}
+	l, err := listen(ctx, s.NBDListen, "--nbd-listen")
+	if err != nil {
+		return nil, err
+	}
+	return &disks{listener: l}, nil
+}
+
+// serveDisks answers until ctx ends. The server's parts must be wired.
+func (s *running) serveDisks(ctx context.Context, d *disks, certificate tls.Certificate) error {
+	log := s.Log.With("wing", "disks")
+	authority := s.dir.Authority
+	d.server = nbd.New(nbd.Config{
+		TLS: authority.ReaderTLS(certificate), MaxConns: readerConns, Log: log,
+		Open: export.Blocks(export.FromVault(s.vault), s.db, func(ctx context.Context) (drs.Account, error) {
+			account, err := authority.VerifyReader(nbd.PeerCertificates(ctx))
+			return drs.Account{ID: account, Region: s.dir.Settings.Region}, err
+		}, log),
+	})
+	return d.server.Serve(ctx, d.listener)
+}
+
+// diskAccess gives whoever signed the request a certificate with which to read
+// the disks of the account's recovery points for a while.
+//
+//	POST /lifeboat/v1/disk-access {"certificateRequest": "-----BEGIN …"}
+type diskAccess struct {
+	authority *iam.Authority
+	listener  net.Listener // nil: disks are not served
+	log       *slog.Logger
+}
+
+// granted is the answer: PEM texts, and where to go. An address without a host
+// means that of the API.
+type granted struct {
+	Certificate string    `json:"certificate"`
+	Authority   string    `json:"authority"`
+	Address     string    `json:"address"`
+	Expires     time.Time `json:"expires"`
+}
+
+func (h *diskAccess) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	answer, err := h.grant(r)
+	if err != nil {
+		drsapi.WriteError(w, h.log, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(answer) // a client that left needs no answer
+}
+
+func (h *diskAccess) grant(r *http.Request) (g granted, err error) {
+	account, ok := caller(r.Context())
+	if !ok {
+		return g, errors.New("a request without an account reached a signed handler")
+	}
+	if h.listener == nil {
+		return g, drs.Conflict("", "", "This server serves no disks over the network: start it with --nbd-listen HOST:PORT, or use `lifeboat export`.")
+	}
+	var asked struct {
+		CertificateRequest string `json:"certificateRequest"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+		return g, drs.Invalid("body", "The body is no JSON document with a certificateRequest: %v.", err)
+	}
+	certificate, expires, err := h.authority.IssueReader([]byte(asked.CertificateRequest), account.ID, iam.ReaderCertificateLife)
+	if errors.Is(err, iam.ErrBadRequest) {
+		return g, drs.Invalid("certificateRequest", "%v.", err)
+	}
+	if err != nil {
+		return g, err
+	}
+	h.log.Info("gave a certificate for reading disks", "account", account.ID, "expires", expires)
+	return granted{string(certificate), string(h.authority.CertPEM()), advertised(h.listener.Addr().String()), expires}, nil
+}
