@@ -232,3 +232,18 @@ func (v *Vault) forget(b *branch) {
 		w.finish(ErrFenced)
 	}
 }
+
+// forgetServer drops what this process knows of a server's branches.
+func (v *Vault) forgetServer(server drs.SourceServerID) {
+	v.mu.Lock()
+	var known []*branch
+	for id, b := range v.branches {
+		if id.server == server {
+			known = append(known, b)
+		}
+	}
+	v.mu.Unlock()
+	for _, b := range known {
+		v.forget(b)
+	}
+}

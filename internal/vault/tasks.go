@@ -20,7 +20,7 @@ func (v *Vault) background(name string, task func(ctx context.Context) error) {
 	t := &v.tasks
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.names[name] || v.ctx.Err() != nil {
+	if t.names[name] || v.readOnly || v.ctx.Err() != nil {
 		return
 	}
 	if t.names == nil {

@@ -23,6 +23,9 @@ type Options struct {
 	// it refuses otherwise: whoever can write the store could have forged it. The
 	// key wrapper may be nil then.
 	Plain bool
+	// ReadOnly keeps the vault from changing anything in the store, derived data
+	// included; what would, is blob.ErrReadOnly.
+	ReadOnly bool
 
 	limits limits
 }
@@ -48,12 +51,13 @@ const uploads = 4
 
 // Vault is an open vault. Safe for concurrent use.
 type Vault struct {
-	store  blob.Store
-	keys   KeyWrapper
-	log    *slog.Logger
-	id     [16]byte
-	cipher seal.Cipher // for new objects
-	limits limits
+	store    blob.Store
+	readOnly bool // no derived data is made
+	keys     KeyWrapper
+	log      *slog.Logger
+	id       [16]byte
+	cipher   seal.Cipher // for new objects
+	limits   limits
 
 	uploads chan struct{} // a token per segment under way
 	buffers buffers
@@ -137,12 +141,15 @@ func Open(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options) (
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
+	if opt.ReadOnly {
+		store = blob.ReadOnly(store)
+	}
 	if opt.CacheBytes <= 0 {
 		opt.CacheBytes = 64 << 20
 	}
 	opt.limits.setDefaults()
 	v := &Vault{
-		store: store, keys: keys, log: opt.Logger, id: r.id, cipher: r.cipher, limits: opt.limits,
+		store: store, readOnly: opt.ReadOnly, keys: keys, log: opt.Logger, id: r.id, cipher: r.cipher, limits: opt.limits,
 		uploads:  make(chan struct{}, uploads),
 		buffers:  buffers{full: opt.limits.fullBuffer()},
 		frames:   newCache[frameKey, []byte](opt.CacheBytes),
