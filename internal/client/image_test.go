@@ -194,7 +194,7 @@ func TestDisk(t *testing.T) {
 	keys, err := s.client.api.Options().Credentials.Retrieve(t.Context())
 	must(t, err)
 	verifier := &iam.Verifier{Service: "drs", Region: home.Region, Keys: iam.NewKeyring(iam.AccessKey{
-		ID: keys.AccessKeyID, Secret: iam.Secret(keys.SecretAccessKey), Account: home,
+		ID: keys.AccessKeyID, Secret: iam.Secret(keys.SecretAccessKey), Principal: iam.RootOf(home),
 	})}
 	type account struct{}
 	disks := export.Handler(

@@ -37,7 +37,8 @@ type Verifier interface {
 	Verify(ctx context.Context, r *http.Request, body []byte) (iam.AccessKey, error)
 }
 
-// Config is what an API is made of. All members but the last two are required.
+// Config is what an API is made of. Members are required unless they say what
+// leaving them out means.
 type Config struct {
 	DB       *db.DB
 	Recovery Recovery
@@ -46,6 +47,14 @@ type Config struct {
 	// to outlive a restart.
 	PageKey []byte
 	Log     *slog.Logger
+	// Access decides what each caller may do; without it, everything in its account.
+	Access Authorizer
+	// Throttle refuses requests that come too fast, with *drs.Error; nil lets all
+	// through.
+	Throttle func(account drs.Account, operation string) error
+	// Record is told of every request, once it is answered, refused ones too; nil
+	// tells nobody.
+	Record func(Call)
 	// InstanceType names the instance type recommended for a machine; nil leaves
 	// it out.
 	InstanceType func(drs.SourceProperties) string
@@ -83,6 +92,23 @@ func New(c Config) (*API, error) {
 	return a, nil
 }
 
+// Call is one request and what became of it.
+type Call struct {
+	ID        string // of the request
+	Request   *http.Request
+	Began     time.Time
+	Operation string // empty: the request named none
+	// Key is who signed it; zero for one that was refused before that was known.
+	Key iam.AccessKey
+	// Input is the checked input, nil where it was not understood; Output the reply
+	// as JSON.
+	Input  map[string]any
+	Output []byte
+	Status int
+	// Code and Message tell the refusal; empty when there was none.
+	Code, Message string
+}
+
 // caller is one request's view of the API: the handlers are its methods, so that
 // none can run without an account.
 type caller struct {
@@ -96,65 +122,94 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := uuid.NewString()
 	log := a.Log.With("request", id)
 	w.Header().Set("X-Amzn-Requestid", id)
+	call := Call{ID: id, Request: r, Began: a.Now()}
 	defer func() {
 		if cause := recover(); cause != nil {
 			log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "cause", cause, "stack", string(debug.Stack()))
-			WriteError(w, log, errors.New("panic"))
+			a.refuse(w, log, &call, errors.New("panic"))
 		}
 	}()
 	if r.Method == http.MethodGet && r.URL.Path == "/openapi.json" {
 		writeBody(w, log, http.StatusOK, a.document)
 		return
 	}
-	status, reply, err := a.serve(w, r)
-	if err != nil {
-		WriteError(w, log, err)
+	if err := a.serve(w, r, &call); err != nil {
+		a.refuse(w, log, &call, err)
 		return
 	}
-	writeBody(w, log, status, reply)
+	a.record(call)
+	writeBody(w, log, call.Status, call.Output)
 }
 
-// serve runs one request up to its encoded reply.
-func (a *API) serve(w http.ResponseWriter, r *http.Request) (status int, reply []byte, err error) {
+func (a *API) refuse(w http.ResponseWriter, log *slog.Logger, call *Call, err error) {
+	var body errorBody
+	call.Status, body, _ = describe(err)
+	if call.Status == 0 {
+		call.Status, body = http.StatusInternalServerError, errorBody{Type: exceptions[drs.KindInternal].name, Message: "An internal error occurred."}
+	}
+	call.Output, call.Code, call.Message = nil, body.Type, body.Message
+	a.record(*call)
+	WriteError(w, log, err)
+}
+
+func (a *API) record(call Call) {
+	if a.Record != nil {
+		a.Record(call)
+	}
+}
+
+// serve runs one request up to its encoded reply, which it leaves in the call.
+func (a *API) serve(w http.ResponseWriter, r *http.Request, call *Call) error {
 	ctx := r.Context()
 	body, err := readBody(w, r)
 	if err != nil {
-		return 0, nil, err
+		return err
 	}
 	key, err := a.Verifier.Verify(ctx, r, body)
 	if err != nil {
-		return 0, nil, err
+		return err
 	}
+	call.Key = key
 	op, param, err := a.match(r)
 	if err != nil {
-		return 0, nil, err
+		return err
 	}
-	// Tools take this error for "no DRS here", so it comes before all others.
+	call.Operation = op.name
+	if a.Throttle != nil {
+		if err := a.Throttle(key.Account, op.name); err != nil {
+			return err
+		}
+	}
+	input, invalid := op.read(r, body, param)
+	call.Input = input
+	if err := a.authorize(ctx, key.Principal, op, r, input, invalid != nil); err != nil {
+		return err
+	}
+	// Tools take this error for "no DRS here", so it comes before all that follow.
 	if !op.beforeInitialize {
 		ready, err := a.DB.Initialized(ctx, key.Account)
 		if err != nil {
-			return 0, nil, err
+			return err
 		}
 		if !ready {
-			return 0, nil, drs.Uninitialized()
+			return drs.Uninitialized()
 		}
 	}
-	input, err := op.read(r, body, param)
-	if err != nil {
-		return 0, nil, err
+	if invalid != nil {
+		return invalid
 	}
 	output, err := op.run(caller{API: a, account: key.Account}, ctx, input)
 	if err != nil {
-		return 0, nil, err
+		return err
 	}
+	call.Status = op.status
 	if op.output == nil {
-		return op.status, nil, nil
+		return nil
 	}
-	reply, err = json.Marshal(output)
-	if err != nil {
-		return 0, nil, fmt.Errorf("encode reply of %s: %w", op.name, err)
+	if call.Output, err = json.Marshal(output); err != nil {
+		return fmt.Errorf("encode reply of %s: %w", op.name, err)
 	}
-	return op.status, reply, nil
+	return nil
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"lifeboat/internal/drs"
 )
 
 // route is how a request names an operation. A path that ends in "/" takes one
@@ -23,12 +25,13 @@ type operation struct {
 	status int
 	// beforeInitialize operations work in an account that is not initialized.
 	beforeInitialize bool
+	access           access
 
 	schemas huma.Registry // what input and output refer to
 	input   *huma.Schema
 	output  *huma.Schema // nil: the reply has no body
 	places  []place      // members that are not in the body
-	run     func(c caller, ctx context.Context, input []byte) (any, error)
+	run     func(c caller, ctx context.Context, input map[string]any) (any, error)
 }
 
 // place says where a member of the input comes from, if not from the body.
@@ -46,24 +49,24 @@ const tagsPath = "/tags/"
 
 // register lists the operations that are supported.
 func (a *API) register() {
-	add(a, operation{name: "InitializeService", status: http.StatusNoContent, beforeInitialize: true}, caller.initializeService)
+	add(a, operation{name: "InitializeService", status: http.StatusNoContent, beforeInitialize: true, access: onAnything()}, caller.initializeService)
 
-	add(a, operation{name: "DescribeSourceServers"}, caller.describeSourceServers)
-	add(a, operation{name: "DescribeRecoverySnapshots"}, caller.describeRecoverySnapshots)
-	add(a, operation{name: "GetReplicationConfiguration"}, caller.getReplicationConfiguration)
-	add(a, operation{name: "GetLaunchConfiguration"}, caller.getLaunchConfiguration)
-	add(a, operation{name: "UpdateLaunchConfiguration"}, caller.updateLaunchConfiguration)
+	add(a, operation{name: "DescribeSourceServers", access: onAnything()}, caller.describeSourceServers)
+	add(a, operation{name: "DescribeRecoverySnapshots", access: on(drs.TypeSourceServer, "sourceServerID")}, caller.describeRecoverySnapshots)
+	add(a, operation{name: "GetReplicationConfiguration", access: on(drs.TypeSourceServer, "sourceServerID")}, caller.getReplicationConfiguration)
+	add(a, operation{name: "GetLaunchConfiguration", access: on(drs.TypeSourceServer, "sourceServerID")}, caller.getLaunchConfiguration)
+	add(a, operation{name: "UpdateLaunchConfiguration", access: on(drs.TypeSourceServer, "sourceServerID")}, caller.updateLaunchConfiguration)
 
-	add(a, operation{name: "StartRecovery", status: http.StatusAccepted}, caller.startRecovery)
-	add(a, operation{name: "DescribeJobs"}, caller.describeJobs)
-	add(a, operation{name: "DescribeJobLogItems"}, caller.describeJobLogItems)
+	add(a, operation{name: "StartRecovery", status: http.StatusAccepted, access: on(drs.TypeSourceServer, "sourceServers.sourceServerID").creating(drs.TypeJob)}, caller.startRecovery)
+	add(a, operation{name: "DescribeJobs", access: onAnything()}, caller.describeJobs)
+	add(a, operation{name: "DescribeJobLogItems", access: on(drs.TypeJob, "jobID")}, caller.describeJobLogItems)
 
-	add(a, operation{name: "DescribeRecoveryInstances"}, caller.describeRecoveryInstances)
-	add(a, operation{name: "TerminateRecoveryInstances"}, caller.terminateRecoveryInstances)
+	add(a, operation{name: "DescribeRecoveryInstances", access: onAnything()}, caller.describeRecoveryInstances)
+	add(a, operation{name: "TerminateRecoveryInstances", access: on(drs.TypeRecoveryInstance, "recoveryInstanceIDs")}, caller.terminateRecoveryInstances)
 
-	add(a, operation{name: "TagResource", route: route{"POST", tagsPath}, beforeInitialize: true}, caller.tagResource)
-	add(a, operation{name: "UntagResource", route: route{"DELETE", tagsPath}, beforeInitialize: true}, caller.untagResource)
-	add(a, operation{name: "ListTagsForResource", route: route{"GET", tagsPath}, beforeInitialize: true}, caller.listTagsForResource)
+	add(a, operation{name: "TagResource", route: route{"POST", tagsPath}, beforeInitialize: true, access: onARN("resourceArn")}, caller.tagResource)
+	add(a, operation{name: "UntagResource", route: route{"DELETE", tagsPath}, beforeInitialize: true, access: onARN("resourceArn")}, caller.untagResource)
+	add(a, operation{name: "ListTagsForResource", route: route{"GET", tagsPath}, beforeInitialize: true, access: onARN("resourceArn")}, caller.listTagsForResource)
 }
 
 // add registers one operation: POST /Name and status 200 unless it says other.
@@ -87,7 +90,11 @@ func add[I, O any](a *API, op operation, handler func(caller, context.Context, *
 			op.places = append(op.places, place{member: name, in: in, list: field.Type.Kind() == reflect.Slice})
 		}
 	}
-	op.run = func(c caller, ctx context.Context, data []byte) (any, error) {
+	op.run = func(c caller, ctx context.Context, checked map[string]any) (any, error) {
+		data, err := json.Marshal(checked)
+		if err != nil {
+			return nil, fmt.Errorf("encode checked input of %s: %w", op.name, err)
+		}
 		in := new(I)
 		if err := json.Unmarshal(data, in); err != nil {
 			return nil, fmt.Errorf("decode checked input of %s: %w", op.name, err)
@@ -121,9 +128,9 @@ func (a *API) match(r *http.Request) (*operation, string, error) {
 		"The request names no operation of this service. GET /openapi.json lists them."}
 }
 
-// read puts the input together from body, path and query, holds it against its
-// shape, and returns it as JSON that decodes into the input's struct.
-func (op *operation) read(r *http.Request, body []byte, param string) ([]byte, error) {
+// read puts the input together from body, path and query, and holds it against its
+// shape.
+func (op *operation) read(r *http.Request, body []byte, param string) (map[string]any, error) {
 	members, err := parseObject(body)
 	if err != nil {
 		return nil, err
@@ -149,9 +156,9 @@ func (op *operation) read(r *http.Request, body []byte, param string) ([]byte, e
 		}
 	}
 	c := checker{schemas: op.schemas}
-	input := c.value(op.input, "", members)
+	input, _ := c.value(op.input, "", members).(map[string]any)
 	if len(c.problems) > 0 {
 		return nil, invalidFields(c.problems)
 	}
-	return json.Marshal(input)
+	return input, nil
 }

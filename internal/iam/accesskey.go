@@ -14,11 +14,11 @@ import (
 	"lifeboat/internal/drs"
 )
 
-// AccessKey lets its holder call the API in the name of an account.
+// AccessKey lets its holder call the API in the name of a principal.
 type AccessKey struct {
-	ID      string // AKIA and 16 capital letters or digits
-	Secret  Secret // 40 characters
-	Account drs.Account
+	ID     string // AKIA, or ASIA for temporary ones, and 16 capital letters or digits
+	Secret Secret // 40 characters
+	Principal
 }
 
 var (
@@ -26,15 +26,22 @@ var (
 	accountID   = regexp.MustCompile(`^[0-9]{12}$`)
 )
 
-// NewAccessKey makes a random access key of an account. It is kept nowhere.
-func NewAccessKey(account drs.Account) AccessKey {
+// NewAccessKey makes a random access key of an account's root. It is kept nowhere.
+func NewAccessKey(account drs.Account) AccessKey { return NewKeyOf(RootOf(account)) }
+
+// NewKeyOf makes a random access key of a principal. It is kept nowhere.
+func NewKeyOf(p Principal) AccessKey {
 	id, secret := make([]byte, 10), make([]byte, 30)
 	rand.Read(id) // never fails: crypto/rand aborts the program instead
 	rand.Read(secret)
+	prefix := "AKIA"
+	if p.Session != nil {
+		prefix = "ASIA"
+	}
 	return AccessKey{
-		ID:      "AKIA" + base32.StdEncoding.EncodeToString(id),
-		Secret:  Secret(base64.StdEncoding.EncodeToString(secret)),
-		Account: account,
+		ID:        prefix + base32.StdEncoding.EncodeToString(id),
+		Secret:    Secret(base64.StdEncoding.EncodeToString(secret)),
+		Principal: p,
 	}
 }
 
@@ -136,7 +143,7 @@ func LoadAdminKey(path string, master []byte) (AccessKey, error) {
 	}
 	return AccessKey{
 		ID: file.ID, Secret: Secret(secret),
-		Account: drs.Account{ID: file.AccountID, Region: file.Region},
+		Principal: RootOf(drs.Account{ID: file.AccountID, Region: file.Region}),
 	}, nil
 }
 

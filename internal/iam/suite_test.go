@@ -103,7 +103,7 @@ func suiteVerifier() *Verifier {
 		Now: func() time.Time { return time.Date(2015, 8, 30, 12, 36, 0, 0, time.UTC) },
 		Keys: NewKeyring(AccessKey{
 			ID: "AKIDEXAMPLE", Secret: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
-			Account: drs.Account{ID: "111122223333", Region: "us-east-1"},
+			Principal: RootOf(drs.Account{ID: "111122223333", Region: "us-east-1"}),
 		}),
 	}
 }
