@@ -6,7 +6,7 @@
 # The make targets call it; it is quick and silent when nothing is missing. On
 # Debian and Ubuntu it uses apt-get (as root, or through sudo). Anywhere else it
 # prints what to install and exits with status 1. It never touches anything but
-# the package manager and Go's module cache.
+# the package manager, Go's module cache and the user's cache of tools.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -157,6 +157,27 @@ setup_go() {
   scripts/go version >/dev/null || die "Go $(scripts/go --wanted) was fetched but does not run (see above)"
 }
 
+# The S3 server that tests of the vault run against: a program of its own, built by
+# Go at this version into the user's cache, and no dependency of Lifeboat.
+s3_server=github.com/versity/versitygw/cmd/versitygw@v1.8.0
+setup_s3_server() {
+  local dir="${XDG_CACHE_HOME:-$HOME/.cache}/lifeboat/tools/versitygw-${s3_server##*@}"
+  [ ! -x "$dir/versitygw" ] || return 0
+  say "building versitygw, the S3 server of the tests (once, a minute or two)"
+  mkdir -p "$dir"
+  # Into place at once, so that a build cut short is not taken for a program.
+  local build; build=$(mktemp -d "$dir/build-XXXXXX")
+  local log=$build/log
+  if GOBIN=$build GOFLAGS= CGO_ENABLED=0 scripts/go install "$s3_server" >"$log" 2>&1 </dev/null; then
+    mv "$build/versitygw" "$dir/versitygw"
+    rm -rf "$build"
+    return 0
+  fi
+  tail -n 5 "$log" >&2
+  rm -rf "$build"
+  say "note: versitygw could not be built (its last words are above); tests of the vault on S3 are skipped"
+}
+
 [ $# -gt 0 ] || die "usage: scripts/setup.sh build|demo|test|bench ..."
 needs='' likes=''
 for group in "$@"; do
@@ -211,3 +232,4 @@ for package in $liked; do
 done
 
 setup_go
+case " $* " in *" test "*) setup_s3_server ;; esac
