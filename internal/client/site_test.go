@@ -17,6 +17,7 @@ import (
 	"lifeboat/internal/drs"
 	"lifeboat/internal/drsapi"
 	"lifeboat/internal/iam"
+	"lifeboat/internal/recovery/plan"
 )
 
 var home = drs.Account{ID: "111122223333", Region: "eu-west-1"}
@@ -45,7 +46,7 @@ func newSite(t *testing.T) *site {
 	must(t, s.db.Initialize(t.Context(), home))
 	key := iam.NewAccessKey(home)
 	api, err := drsapi.New(drsapi.Config{
-		DB: s.db, Recovery: jobs{s.db}, PageKey: bytes.Repeat([]byte("k"), 32), Log: slog.New(slog.DiscardHandler),
+		DB: s.db, Recovery: jobs{s.db}, Plans: plan.New(s.db, nil, slog.New(slog.DiscardHandler), nil), PageKey: bytes.Repeat([]byte("k"), 32), Log: slog.New(slog.DiscardHandler),
 		Verifier: &iam.Verifier{Service: "drs", Region: home.Region, Keys: iam.NewKeyring(key)},
 	})
 	must(t, err)

@@ -97,6 +97,19 @@ func (d *DB) JobByID(ctx context.Context, id drs.JobID) (drs.Job, error) {
 	return d.Job(ctx, drs.Account{ID: row.Account, Region: row.Region}, id)
 }
 
+// JobByID is DB.JobByID within the transaction.
+func (tx Tx) JobByID(ctx context.Context, id drs.JobID) (drs.Job, error) {
+	var row jobRow
+	if err := tx.NewSelect().Model(&row).Where("id = ?", id).Scan(ctx); err != nil {
+		return drs.Job{}, fmt.Errorf("look up job %s: %w", id, absent(err))
+	}
+	jobs, err := withServers(ctx, tx, []jobRow{row})
+	if err != nil {
+		return drs.Job{}, err
+	}
+	return jobs[0], nil
+}
+
 // JobFilter narrows a listing; zero members do not.
 type JobFilter struct {
 	IDs      []drs.JobID

@@ -15,6 +15,8 @@ var tagged = map[drs.ResourceType]string{
 	drs.TypeSourceServer:     "source_servers",
 	drs.TypeJob:              "jobs",
 	drs.TypeRecoveryInstance: "recovery_instances",
+	drs.TypeRecoveryPlan:     "recovery_plans",
+	drs.TypePlanExecution:    "plan_executions",
 }
 
 // Tags returns the tags of one resource, or ErrAbsent.

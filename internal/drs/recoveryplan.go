@@ -103,6 +103,50 @@ func ParsePlanStepARN(arn string) (Account, RecoveryPlanID, PlanStepID, error) {
 	return r.Account, RecoveryPlanID(plan), PlanStepID(step), err
 }
 
+// OfStep returns the plan or the execution that a step's resource lies below, and
+// any other resource as it is: permissions and tags are those of the whole.
+func (r Resource) OfStep() Resource {
+	if r.Type == TypeRecoveryPlan || r.Type == TypePlanExecution {
+		r.ID, _, _ = strings.Cut(r.ID, stepPath)
+	}
+	return r
+}
+
 func wrongARN(arn, what, want string) error {
 	return fmt.Errorf("%q is not the ARN of a %s: want arn:aws:drs:REGION:ACCOUNT:%s", arn, what, want)
+}
+
+// PlanDraft is a request to make a plan.
+type PlanDraft struct {
+	Name        string
+	Description string
+	Tags        Tags
+	Token       string // idempotency token; empty: none
+}
+
+// PlanStepDraft is a request to make a step of a plan.
+type PlanStepDraft struct {
+	Name        string
+	Order       int          // 0: after all others
+	Servers     []PlanServer // or
+	WaitMinutes int
+	Token       string
+}
+
+// PlanChange is what is to be changed of a plan; nil members stay.
+type PlanChange struct{ Name, Description *string }
+
+// PlanStepChange is what is to be changed of a step; empty members stay.
+type PlanStepChange struct {
+	Name        string
+	Servers     []PlanServer
+	WaitMinutes int
+}
+
+// ExecutionStepChange is what is to become of a step of an execution: exactly one
+// of its members is set.
+type ExecutionStepChange struct {
+	Skip        bool
+	Servers     []PlanServer
+	WaitMinutes int
 }

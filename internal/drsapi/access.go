@@ -128,7 +128,8 @@ func resourceOf(account drs.Account, kind drs.ResourceType, name string) (drs.Re
 		if err != nil {
 			return drs.Resource{Account: account}, name
 		}
-		return resource, name
+		resource = resource.OfStep()
+		return resource, resource.Account.ARN(resource.Type, resource.ID)
 	}
 	if kind == "" {
 		kind = typeOfID(name)

@@ -42,6 +42,7 @@ type Verifier interface {
 type Config struct {
 	DB       *db.DB
 	Recovery Recovery
+	Plans    Plans
 	Verifier Verifier
 	// PageKey authenticates pagination tokens; it must stay the same for tokens
 	// to outlive a restart.
@@ -73,8 +74,8 @@ type API struct {
 
 // New makes an API. It fails only on a Config that lacks something.
 func New(c Config) (*API, error) {
-	if c.DB == nil || c.Recovery == nil || c.Verifier == nil || c.Log == nil || len(c.PageKey) < 16 {
-		return nil, errors.New("drs api: DB, Recovery, Verifier, Log and a PageKey of at least 16 bytes are required")
+	if c.DB == nil || c.Recovery == nil || c.Plans == nil || c.Verifier == nil || c.Log == nil || len(c.PageKey) < 16 {
+		return nil, errors.New("drs api: DB, Recovery, Plans, Verifier, Log and a PageKey of at least 16 bytes are required")
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -24,6 +24,7 @@ import (
 	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
 	"lifeboat/internal/iam"
+	"lifeboat/internal/recovery/plan"
 )
 
 var (
@@ -36,6 +37,7 @@ type site struct {
 	t        testing.TB
 	db       *db.DB
 	recovery *jobStarter
+	plans    *plan.Service // executions stand still until somebody runs it
 	server   *httptest.Server
 	dir      string // holds ca.pem
 	keys     map[drs.Account]iam.AccessKey
@@ -60,8 +62,9 @@ func newSite(t testing.TB) *site {
 		s.keys[account] = iam.NewAccessKey(account)
 	}
 	s.recovery = &jobStarter{db: s.db}
+	s.plans = plan.New(s.db, s.recovery, slog.New(slog.DiscardHandler), nil)
 	s.api, err = New(Config{
-		DB: s.db, Recovery: s.recovery, PageKey: bytes.Repeat([]byte("k"), 32),
+		DB: s.db, Recovery: s.recovery, Plans: s.plans, PageKey: bytes.Repeat([]byte("k"), 32),
 		Verifier: &iam.Verifier{Service: "drs", Region: home.Region, Keys: iam.NewKeyring(s.keys[home], s.keys[other])},
 		Log:      slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
@@ -231,12 +234,33 @@ type jobStarter struct {
 	panic any
 }
 
-func (j *jobStarter) StartRecovery(ctx context.Context, account drs.Account, request drs.StartRecovery) (drs.Job, error) {
+func (j *jobStarter) StartRecovery(ctx context.Context, account drs.Account, request drs.StartRecovery) (job drs.Job, err error) {
 	if j.panic != nil {
 		panic(j.panic)
 	}
+	err = j.db.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
+		job, err = j.StartRecoveryIn(ctx, tx, account, request)
+		return err
+	})
+	return job, err
+}
+
+// CheckRecoveryIn and StartRecoveryIn are what plans ask for.
+func (j *jobStarter) CheckRecoveryIn(ctx context.Context, tx db.Tx, account drs.Account, request drs.StartRecovery) error {
+	for _, server := range request.Servers {
+		if _, err := tx.SourceServer(ctx, account, server.SourceServer); errors.Is(err, db.ErrAbsent) {
+			return drs.Conflict(drs.TypeSourceServer, string(server.SourceServer), "Source server %s does not exist.", server.SourceServer)
+		}
+	}
+	return nil
+}
+
+func (j *jobStarter) StartRecoveryIn(ctx context.Context, tx db.Tx, account drs.Account, request drs.StartRecovery) (drs.Job, error) {
 	if j.fail != nil {
 		return drs.Job{}, j.fail
+	}
+	if err := j.CheckRecoveryIn(ctx, tx, account, request); err != nil {
+		return drs.Job{}, err
 	}
 	job := drs.Job{
 		ID: drs.NewJobID(), Account: account, Type: drs.JobLaunch, Initiated: drs.StartedRecovery, Status: drs.JobPending,
@@ -246,14 +270,11 @@ func (j *jobStarter) StartRecovery(ctx context.Context, account drs.Account, req
 		job.Initiated = drs.StartedDrill
 	}
 	for _, server := range request.Servers {
-		if _, err := j.db.SourceServer(ctx, account, server.SourceServer); errors.Is(err, db.ErrAbsent) {
-			return drs.Job{}, drs.Conflict(drs.TypeSourceServer, string(server.SourceServer), "Source server %s does not exist.", server.SourceServer)
-		}
 		job.Servers = append(job.Servers, drs.ParticipatingServer{
 			SourceServer: server.SourceServer, Snapshot: server.Snapshot, Status: drs.LaunchPending,
 		})
 	}
-	return job, j.insert(ctx, job)
+	return job, tx.InsertJob(ctx, job)
 }
 
 func (j *jobStarter) TerminateRecoveryInstances(ctx context.Context, account drs.Account, ids []drs.RecoveryInstanceID) (drs.Job, error) {

@@ -38,6 +38,7 @@ type modelShape struct {
 	Max      *int64                 `json:"max"`
 	Pattern  string                 `json:"pattern"`
 	Enum     []string               `json:"enum"`
+	Union    bool                   `json:"union"`
 	Error    *struct {
 		Status int `json:"httpStatusCode"`
 	} `json:"error"`
@@ -75,6 +76,9 @@ var sampleText = map[string]string{
 	"SourceServerID": "s-0123456789abcdef0", "RecoverySnapshotID": "pit-0123456789abcdef0", "JobID": "drsjob-0123456789abcdef0",
 	"RecoveryInstanceID": "i-0123456789abcdef0", "EC2InstanceID": "i-0123456789abcdef0", "AccountID": "111122223333",
 	"ISO8601DatetimeString": "2026-03-01T12:00:00Z", "ARN": "arn:aws:drs:eu-west-1:111122223333:source-server/s-0123456789abcdef0",
+	"StrictDRSARN":     "arn:aws:drs:eu-west-1:111122223333:recovery-plan/plan-0123456789abcdef0",
+	"SourceServerARN":  "arn:aws:drs:eu-west-1:111122223333:source-server/s-0123456789abcdef0",
+	"RecoveryPlanName": "Plan 1", "RecoveryPlanStepName": "Step 1", "RecoveryPlanDescription": "x", "ClientIdempotencyToken": "x",
 	"BoundedString": "x", "SmallBoundedString": "x", "PaginationToken": "", "TagKey": "k", "TagValue": "v",
 }
 
@@ -84,6 +88,11 @@ func (m *model) sample(t *testing.T, name string, full bool) any {
 	switch s.Type {
 	case "structure":
 		out := map[string]any{}
+		if s.Union { // exactly one member
+			member := slices.Sorted(keys(s.Members))[0]
+			out[member] = m.sample(t, s.Members[member].Shape, full)
+			return out
+		}
 		for member, ref := range s.Members {
 			if full || slices.Contains(s.Required, member) {
 				out[member] = m.sample(t, ref.Shape, full)

@@ -67,6 +67,8 @@ func (a *API) register() {
 	add(a, operation{name: "TagResource", route: route{"POST", tagsPath}, beforeInitialize: true, access: onARN("resourceArn")}, caller.tagResource)
 	add(a, operation{name: "UntagResource", route: route{"DELETE", tagsPath}, beforeInitialize: true, access: onARN("resourceArn")}, caller.untagResource)
 	add(a, operation{name: "ListTagsForResource", route: route{"GET", tagsPath}, beforeInitialize: true, access: onARN("resourceArn")}, caller.listTagsForResource)
+
+	a.registerPlans()
 }
 
 // add registers one operation: POST /Name and status 200 unless it says other.

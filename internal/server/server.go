@@ -32,6 +32,7 @@ import (
 	"lifeboat/internal/recovery/convert"
 	"lifeboat/internal/recovery/machine"
 	"lifeboat/internal/recovery/machine/qemu"
+	"lifeboat/internal/recovery/plan"
 	"lifeboat/internal/server/export"
 	"lifeboat/internal/vault"
 )
@@ -45,6 +46,7 @@ type running struct {
 	vault        *vault.Vault
 	machines     *qemu.Driver
 	recovery     *recovery.Service
+	plans        *plan.Service
 	ingest       *ingest.Server
 	api          *drsapi.API
 	registration http.Handler
@@ -136,6 +138,7 @@ func (s *running) run(ctx context.Context) (err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { shrink(ctx); return nil })
 	group.Go(func() error { return s.recovery.Run(ctx) })
+	group.Go(func() error { return s.plans.Run(ctx) })
 	group.Go(func() error { return s.ingest.Serve(ctx, agentListener) })
 	if s.disks != nil {
 		group.Go(func() error { return s.serveDisks(ctx, s.disks, certificate) })
@@ -277,10 +280,12 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 
 		DrillNetwork: s.DrillNetwork, RecoveryNetwork: s.RecoveryNetwork,
 		Quotas: drs.DefaultQuotas, Log: s.Log.With("wing", "recovery"),
+		JobEnded: func(drs.JobID) { s.plans.Wake() }, // jobs run only after Run has begun, when plans is set
 	})
 	if err != nil {
 		return err
 	}
+	s.plans = plan.New(s.db, s.recovery, s.Log.With("wing", "plan"), nil)
 
 	verifier := &iam.Verifier{Keys: iam.NewKeyring(s.dir.AdminKey), Region: s.dir.Settings.Region, Service: "drs"}
 	pages, err := s.dir.key("pagination")
@@ -288,7 +293,7 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 		return err
 	}
 	s.api, err = drsapi.New(drsapi.Config{
-		DB: s.db, Recovery: s.recovery, Verifier: verifier, PageKey: pages, Log: s.Log.With("wing", "api"),
+		DB: s.db, Recovery: s.recovery, Plans: s.plans, Verifier: verifier, PageKey: pages, Log: s.Log.With("wing", "api"),
 		InstanceType: func(p drs.SourceProperties) string { return convert.InstanceType(p.Cores(), p.RAMBytes) },
 	})
 	if err != nil {

@@ -37,6 +37,8 @@ var rules = []rule{
 		"convert looks at a disk through io.ReaderAt, whoever serves it"},
 	{"internal/recovery/machine", []string{"internal/drs", "internal/durable"},
 		"machines take disks by address and know neither vault nor API"},
+	{"internal/recovery/plan", []string{"internal/drs", "internal/db"},
+		"plans order jobs and meet neither machines nor the vault"},
 	{"internal/recovery", []string{"internal/drs", "internal/durable", "internal/db", "internal/vault"},
 		"recovery turns points into machines; agents and the wire API reach it through server"},
 	{"internal/ingest", []string{"internal/drs", "internal/durable", "internal/replication", "internal/vault", "internal/iam"},
