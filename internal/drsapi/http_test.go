@@ -19,6 +19,7 @@ import (
 	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
 	"lifeboat/internal/iam"
+	"lifeboat/internal/recovery/plan"
 )
 
 func TestWire(t *testing.T) {
@@ -224,7 +225,7 @@ func TestOpenAPI(t *testing.T) {
 			operations[op.OperationID] = true
 		}
 	}
-	if len(operations) != 14 || !operations["StartRecovery"] || doc.Paths["/tags/{resourceArn}"]["delete"].OperationID != "UntagResource" {
+	if len(operations) != len(s.api.operations) || !operations["StartRecovery"] || doc.Paths["/tags/{resourceArn}"]["delete"].OperationID != "UntagResource" {
 		t.Errorf("operations %v, paths %v", operations, doc.Paths)
 	}
 	// Every reference leads somewhere.
@@ -256,8 +257,9 @@ func FuzzAPI(f *testing.F) {
 		f.Fatal(err)
 	}
 	var log bytes.Buffer
+	jobs := &jobStarter{db: store}
 	api, err := New(Config{
-		DB: store, Recovery: &jobStarter{db: store}, Verifier: trusting{iam.NewAccessKey(home)}, PageKey: make([]byte, 32),
+		DB: store, Recovery: jobs, Plans: plan.New(store, jobs, slog.New(slog.DiscardHandler), nil), Verifier: trusting{iam.NewAccessKey(home)}, PageKey: make([]byte, 32),
 		Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelError})),
 	})
 	if err != nil {

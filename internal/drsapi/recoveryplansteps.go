@@ -167,19 +167,19 @@ func (c caller) listRecoveryPlanSteps(ctx context.Context, in *listRecoveryPlanS
 }
 
 func (c caller) reorderRecoveryPlanSteps(ctx context.Context, in *reorderRecoveryPlanStepsRequest) (*reorderRecoveryPlanStepsResponse, error) {
-	id, err := c.planID(in.RecoveryPlanARN)
+	plan, err := c.findPlan(ctx, in.RecoveryPlanARN)
 	if err != nil {
 		return nil, err
 	}
 	order := make([]drs.PlanStepID, 0, len(in.OrderedStepARNs))
 	for n, of := range in.OrderedStepARNs {
-		plan, step, err := c.planStepID(of)
-		if err != nil || plan != id {
-			return nil, drs.Invalid(fmt.Sprintf("orderedStepArns[%d]", n), "%s is not a step of recovery plan %s. ListRecoveryPlanSteps lists those that are.", of, id)
+		id, step, err := c.planStepID(of)
+		if err != nil || id != plan.ID {
+			return nil, drs.Invalid(fmt.Sprintf("orderedStepArns[%d]", n), "%s is not a step of recovery plan %s. ListRecoveryPlanSteps lists those that are.", of, plan.ID)
 		}
 		order = append(order, step)
 	}
-	steps, err := c.Plans.ReorderSteps(ctx, c.account, id, order)
+	steps, err := c.Plans.ReorderSteps(ctx, c.account, plan.ID, order)
 	if err != nil {
 		return nil, err
 	}
