@@ -83,7 +83,7 @@ func FuzzRun(f *testing.F) {
 
 // FuzzRoot reads arbitrary bodies of the two objects that are not sealed.
 func FuzzRoot(f *testing.F) {
-	r := root{cipher: seal.AESGCM, check: wrappedKey{"key-id", []byte("sealed")}}
+	r := root{cipher: seal.AESGCM, own: wrappedKey{"key-id", []byte("sealed")}}
 	f.Add(r.body())
 	f.Fuzz(func(t *testing.T, body []byte) {
 		store := blobtest.NewMem()
@@ -92,7 +92,7 @@ func FuzzRoot(f *testing.F) {
 			t.Fatal(err)
 		}
 		store.Replace(rootName(1), stored)
-		got, err := readRoot(context.Background(), store)
+		got, err := readRoot(context.Background(), store, nil)
 		var corrupt *CorruptError
 		if err != nil && !errors.As(err, &corrupt) {
 			t.Fatalf("%v: want a CorruptError", err)

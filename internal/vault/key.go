@@ -107,3 +107,38 @@ func (k *KeyFile) Unwrap(_ context.Context, wrapped, binding []byte) ([]byte, er
 	}
 	return key, nil
 }
+
+// wrappedKey is a key as it is stored.
+type wrappedKey struct {
+	keyID  string // of the master key
+	sealed []byte
+}
+
+func (w wrappedKey) put(b []byte) []byte { return putString(putString(b, w.keyID), string(w.sealed)) }
+
+func takeWrappedKey(c *cursor) wrappedKey { return wrappedKey{c.str(), []byte(c.str())} }
+
+func wrapKey(ctx context.Context, keys KeyWrapper, key seal.Key, binding []byte) (wrappedKey, error) {
+	sealed, err := keys.Wrap(ctx, key[:], binding)
+	if err != nil {
+		return wrappedKey{}, fmt.Errorf("wrap data key: %w", err)
+	}
+	if len(keys.ID()) > 64 || len(sealed) > 4096 {
+		return wrappedKey{}, fmt.Errorf("wrap data key: master key ID of %d and wrapped key of %d bytes: want at most 64 and 4096", len(keys.ID()), len(sealed))
+	}
+	return wrappedKey{keys.ID(), sealed}, nil
+}
+
+func unwrapKey(ctx context.Context, keys KeyWrapper, w wrappedKey, binding []byte) (seal.Key, error) {
+	if w.keyID != keys.ID() {
+		return seal.Key{}, fmt.Errorf("%w: it is sealed with master key %s, the given one is %s", ErrWrongKey, w.keyID, keys.ID())
+	}
+	raw, err := keys.Unwrap(ctx, w.sealed, binding)
+	if err != nil {
+		return seal.Key{}, fmt.Errorf("unwrap data key: %w", err)
+	}
+	if len(raw) != len(seal.Key{}) {
+		return seal.Key{}, fmt.Errorf("unwrap data key: %d bytes: %w", len(raw), ErrWrongKey)
+	}
+	return seal.Key(raw), nil
+}

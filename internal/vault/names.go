@@ -17,11 +17,14 @@ import (
 //	servers/<server>/branches/<branch>/<number>.checkpoint the branch's state at that commit (derived)
 //	servers/<server>/segments/<id>.segment                 frames
 //	servers/<server>/maps/<level>-<hash>.run               merged extents of many segments (derived)
+//	servers/<server>/records/<number>.record               what the tables know of the server; likewise
+//	owners/<number>.owner                                  whose vault it is; likewise
 //
 // Numbers are 16 hexadecimal digits, so that they sort.
 const (
-	rootFolder = "root/"
-	keysFolder = "keys/"
+	rootFolder   = "root/"
+	keysFolder   = "keys/"
+	ownersFolder = "owners/"
 )
 
 func rootName(number uint64) string { return fmt.Sprintf("%s%016x.root", rootFolder, number) }
@@ -55,6 +58,14 @@ func segmentName(server drs.SourceServerID, id segment.ID) string {
 func runName(server drs.SourceServerID, level int, covers [32]byte) string {
 	return fmt.Sprintf("%smaps/%d-%x.run", serverFolder(server), level, covers[:16])
 }
+
+func recordsFolder(server drs.SourceServerID) string { return serverFolder(server) + "records/" }
+
+func recordName(server drs.SourceServerID, number uint64) string {
+	return fmt.Sprintf("%s%016x.record", recordsFolder(server), number)
+}
+
+func ownerName(number uint64) string { return fmt.Sprintf("%s%016x.owner", ownersFolder, number) }
 
 // numbered picks the numbers of the objects in a folder that end in suffix,
 // ascending. Other names are not ours to judge.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/vault/blob"
@@ -27,22 +28,16 @@ func (v *Vault) CreateServer(ctx context.Context, server drs.SourceServerID) err
 }
 
 func (v *Vault) createServer(ctx context.Context, server drs.SourceServerID) error {
-	var key wrappedKey
-	if v.cipher != seal.None {
-		var err error
-		if key, err = wrapKey(ctx, v.keys, seal.NewKey(), v.keyBinding(server)); err != nil {
-			return err
-		}
-	}
-	stored, _, err := envelope.Encode(envelope.Header{Kind: envelope.ServerKey, Number: 1, Server: string(server)}, seal.Key{}, key.put(nil))
+	// The key is there before anything is sealed with it; which one counts is
+	// settled by the store. The branch's first manifest completes the server.
+	there, err := v.store.List(ctx, keyFolder(server))
 	if err != nil {
 		return err
 	}
-	// The key is there before anything is sealed with it; which one counts is
-	// settled by the store. The branch's first manifest completes the server.
-	err = v.store.PutIfAbsent(ctx, keyName(server, 1), stored)
-	if err != nil && !errors.Is(err, blob.ErrExists) {
-		return err
+	if len(numbered(there, ".key")) == 0 {
+		if err := v.putDataKey(ctx, server, 1, v.keys, seal.NewKey()); err != nil && !errors.Is(err, blob.ErrExists) {
+			return err
+		}
 	}
 	dataKey, err := v.dataKey(ctx, server)
 	if err != nil {
@@ -129,15 +124,9 @@ func (v *Vault) dataKey(ctx context.Context, server drs.SourceServerID) (seal.Ke
 	if len(numbers) == 0 {
 		return seal.Key{}, fmt.Errorf("server %s: %w", server, ErrAbsent)
 	}
-	name := keyName(server, numbers[len(numbers)-1])
-	env, err := readEnvelope(ctx, v.store, name, envelope.ServerKey, seal.Key{})
+	wrapped, err := readDataKey(ctx, v.store, server, numbers, v.keys)
 	if err != nil {
 		return seal.Key{}, err
-	}
-	c := cursor{b: env.Body}
-	wrapped := takeWrappedKey(&c)
-	if err := c.end(); err != nil || env.Server != string(server) {
-		return seal.Key{}, &CorruptError{Object: name, Reason: "not the key of this server"}
 	}
 	if v.cipher != seal.None {
 		if key, err = unwrapKey(ctx, v.keys, wrapped, v.keyBinding(server)); err != nil {
@@ -152,4 +141,44 @@ func (v *Vault) dataKey(ctx context.Context, server drs.SourceServerID) (seal.Ke
 
 func (v *Vault) keyBinding(server drs.SourceServerID) []byte {
 	return append(append([]byte("lifeboat server\x00"), v.id[:]...), server...)
+}
+
+// putDataKey stores a server's data key under a master key, or returns blob.ErrExists.
+func (v *Vault) putDataKey(ctx context.Context, server drs.SourceServerID, number uint64, keys KeyWrapper, key seal.Key) error {
+	var wrapped wrappedKey
+	if v.cipher != seal.None {
+		var err error
+		if wrapped, err = wrapKey(ctx, keys, key, v.keyBinding(server)); err != nil {
+			return err
+		}
+	}
+	stored, _, err := envelope.Encode(envelope.Header{Kind: envelope.ServerKey, Number: number, Server: string(server)}, seal.Key{}, wrapped.put(nil))
+	if err != nil {
+		return err
+	}
+	return v.store.PutIfAbsent(ctx, keyName(server, number), stored)
+}
+
+// readDataKey returns the newest of a server's wrapped keys that the master key
+// sealed, or when it sealed none, the newest.
+func readDataKey(ctx context.Context, store blob.Store, server drs.SourceServerID, numbers []uint64, keys KeyWrapper) (newest wrappedKey, err error) {
+	for i, n := range slices.Backward(numbers) {
+		name := keyName(server, n)
+		env, err := readEnvelope(ctx, store, name, envelope.ServerKey, seal.Key{})
+		if err != nil {
+			return wrappedKey{}, err
+		}
+		c := cursor{b: env.Body}
+		wrapped := takeWrappedKey(&c)
+		if err := c.end(); err != nil || env.Server != string(server) {
+			return wrappedKey{}, &CorruptError{Object: name, Reason: "not the key of this server"}
+		}
+		if keys != nil && wrapped.keyID == keys.ID() {
+			return wrapped, nil
+		}
+		if i == len(numbers)-1 {
+			newest = wrapped
+		}
+	}
+	return newest, nil
 }

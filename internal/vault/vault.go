@@ -10,7 +10,6 @@ import (
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/vault/blob"
-	"lifeboat/internal/vault/envelope"
 	"lifeboat/internal/vault/seal"
 	"lifeboat/internal/vault/segment"
 )
@@ -57,6 +56,7 @@ type Vault struct {
 	log      *slog.Logger
 	id       [16]byte
 	cipher   seal.Cipher // for new objects
+	own      seal.Key    // for objects of the vault as a whole
 	limits   limits
 
 	uploads chan struct{} // a token per segment under way
@@ -94,7 +94,7 @@ func Create(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options)
 	if len(there) > 0 {
 		return nil, fmt.Errorf("create vault: the store holds other objects, such as %s: choose an empty one", there[0])
 	}
-	r := root{cipher: seal.AESGCM}
+	r := root{cipher: seal.AESGCM, number: 1}
 	rand.Read(r.id[:])
 	if opt.Plain {
 		r.cipher = seal.None
@@ -102,14 +102,11 @@ func Create(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options)
 		if keys == nil {
 			return nil, errors.New("create vault: a master key is needed unless the vault is to be plain")
 		}
-		if r.check, err = wrapKey(ctx, keys, seal.NewKey(), r.binding()); err != nil {
+		if r.own, err = wrapKey(ctx, keys, seal.NewKey(), r.binding()); err != nil {
 			return nil, fmt.Errorf("create vault: %w", err)
 		}
 	}
-	stored, _, err := envelope.Encode(envelope.Header{Kind: envelope.Root, Number: 1}, seal.Key{}, r.body())
-	if err == nil {
-		err = store.PutIfAbsent(ctx, rootName(1), stored)
-	}
+	err = r.put(ctx, store)
 	if errors.Is(err, blob.ErrExists) {
 		return nil, fmt.Errorf("create vault: %w", ErrExists)
 	}
@@ -123,20 +120,16 @@ func Create(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options)
 // changed. ErrWrongKey: keys is not its master key. The vault must be closed
 // before the store is.
 func Open(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options) (*Vault, error) {
-	r, err := readRoot(ctx, store)
+	r, err := readRoot(ctx, store, keys)
 	if err != nil {
 		return nil, fmt.Errorf("open vault: %w", err)
 	}
 	if r.cipher == seal.None && !opt.Plain {
 		return nil, fmt.Errorf("open vault: it is not encrypted, but an encrypted one is expected: check the path, or allow a plain vault: %w", ErrWrongKey)
 	}
-	if r.cipher != seal.None {
-		if keys == nil {
-			return nil, fmt.Errorf("open vault: it is encrypted, and its master key %s was not given: %w", r.check.keyID, ErrWrongKey)
-		}
-		if _, err := unwrapKey(ctx, keys, r.check, r.binding()); err != nil {
-			return nil, fmt.Errorf("open vault: %w", err)
-		}
+	own, err := r.open(ctx, keys)
+	if err != nil {
+		return nil, fmt.Errorf("open vault: %w", err)
 	}
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
@@ -149,7 +142,7 @@ func Open(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options) (
 	}
 	opt.limits.setDefaults()
 	v := &Vault{
-		store: store, readOnly: opt.ReadOnly, keys: keys, log: opt.Logger, id: r.id, cipher: r.cipher, limits: opt.limits,
+		store: store, readOnly: opt.ReadOnly, keys: keys, log: opt.Logger, id: r.id, cipher: r.cipher, own: own, limits: opt.limits,
 		uploads:  make(chan struct{}, uploads),
 		buffers:  buffers{full: opt.limits.fullBuffer()},
 		frames:   newCache[frameKey, []byte](opt.CacheBytes),
@@ -171,77 +164,3 @@ func (v *Vault) Close() error {
 
 // ID tells this vault from all others.
 func (v *Vault) ID() [16]byte { return v.id }
-
-// root is the object that makes a store a vault.
-type root struct {
-	id     [16]byte
-	cipher seal.Cipher
-	check  wrappedKey // of no use but to tell a wrong master key at once
-}
-
-func (r root) binding() []byte { return append([]byte("lifeboat vault\x00"), r.id[:]...) }
-
-func (r root) body() []byte {
-	b := append(r.id[:], byte(r.cipher))
-	return r.check.put(b)
-}
-
-func readRoot(ctx context.Context, store blob.Store) (root, error) {
-	names, err := store.List(ctx, rootFolder)
-	if err != nil {
-		return root{}, err
-	}
-	numbers := numbered(names, ".root")
-	if len(numbers) == 0 {
-		return root{}, fmt.Errorf("%w: check the path, or create one", ErrNotVault)
-	}
-	name := rootName(numbers[len(numbers)-1])
-	env, err := readEnvelope(ctx, store, name, envelope.Root, seal.Key{})
-	if err != nil {
-		return root{}, err
-	}
-	c := cursor{b: env.Body}
-	var r root
-	copy(r.id[:], c.take(16))
-	r.cipher = seal.Cipher(c.u8())
-	r.check = takeWrappedKey(&c)
-	if err := c.end(); err != nil || !r.cipher.Known() {
-		return root{}, &CorruptError{Object: name, Offset: envelope.HeaderSize, Reason: "impossible body"}
-	}
-	return r, nil
-}
-
-// wrappedKey is a key as it is stored.
-type wrappedKey struct {
-	keyID  string // of the master key
-	sealed []byte
-}
-
-func (w wrappedKey) put(b []byte) []byte { return putString(putString(b, w.keyID), string(w.sealed)) }
-
-func takeWrappedKey(c *cursor) wrappedKey { return wrappedKey{c.str(), []byte(c.str())} }
-
-func wrapKey(ctx context.Context, keys KeyWrapper, key seal.Key, binding []byte) (wrappedKey, error) {
-	sealed, err := keys.Wrap(ctx, key[:], binding)
-	if err != nil {
-		return wrappedKey{}, fmt.Errorf("wrap data key: %w", err)
-	}
-	if len(keys.ID()) > 64 || len(sealed) > 4096 {
-		return wrappedKey{}, fmt.Errorf("wrap data key: master key ID of %d and wrapped key of %d bytes: want at most 64 and 4096", len(keys.ID()), len(sealed))
-	}
-	return wrappedKey{keys.ID(), sealed}, nil
-}
-
-func unwrapKey(ctx context.Context, keys KeyWrapper, w wrappedKey, binding []byte) (seal.Key, error) {
-	if w.keyID != keys.ID() {
-		return seal.Key{}, fmt.Errorf("%w: it is sealed with master key %s, given was %s", ErrWrongKey, w.keyID, keys.ID())
-	}
-	raw, err := keys.Unwrap(ctx, w.sealed, binding)
-	if err != nil {
-		return seal.Key{}, fmt.Errorf("unwrap data key: %w", err)
-	}
-	if len(raw) != len(seal.Key{}) {
-		return seal.Key{}, fmt.Errorf("unwrap data key: %d bytes: %w", len(raw), ErrWrongKey)
-	}
-	return seal.Key(raw), nil
-}

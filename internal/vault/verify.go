@@ -110,7 +110,7 @@ func Verify(ctx context.Context, store blob.Store, keys KeyWrapper, options Opti
 // Scrub is Verify without a key: it checks all that is not encrypted, which is the
 // checksum of every stored byte, and cannot tell which points damage hurts.
 func Scrub(ctx context.Context, store blob.Store, opt VerifyOptions) (VerifyReport, error) {
-	if _, err := readRoot(ctx, store); errors.Is(err, ErrNotVault) {
+	if _, err := readRoots(ctx, store); errors.Is(err, ErrNotVault) {
 		return VerifyReport{}, err
 	}
 	return newVerifier(blob.ReadOnly(store), nil, opt).run(ctx)

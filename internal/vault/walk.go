@@ -40,6 +40,8 @@ const (
 	kindOfCheckpoint objectKind = "checkpoint"
 	kindOfSegment    objectKind = "segment"
 	kindOfRun        objectKind = "run"
+	kindOfRecord     objectKind = "record"
+	kindOfOwner      objectKind = "owner"
 	kindUnknown      objectKind = "unknown"
 )
 
@@ -50,6 +52,8 @@ var sealedAs = map[objectKind]envelope.Kind{
 	kindOfManifest:   envelope.Manifest,
 	kindOfCheckpoint: envelope.Checkpoint,
 	kindOfRun:        envelope.MapRun,
+	kindOfRecord:     envelope.Record,
+	kindOfOwner:      envelope.Owner,
 }
 
 // derived tells whether the vault makes such objects again by itself.
@@ -92,6 +96,10 @@ func placeOf(name string) place {
 		if known {
 			p.branch = parts[3]
 		}
+	case kindOfRecord:
+		known = inServer("records", 4) && p.number > 0
+	case kindOfOwner:
+		known = len(parts) == 2 && parts[0] == "owners" && p.number > 0
 	case kindOfSegment:
 		known = inServer("segments", 4)
 	case kindOfRun:

@@ -38,6 +38,8 @@ const (
 	Manifest   Kind = "LBMANIFS"
 	Checkpoint Kind = "LBCHECKP"
 	MapRun     Kind = "LBMAPRUN"
+	Record     Kind = "LBRECORD"
+	Owner      Kind = "LBOWNERS"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -1,0 +1,160 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/vault/blob"
+	"lifeboat/internal/vault/envelope"
+	"lifeboat/internal/vault/seal"
+)
+
+// maxRecord bounds a record, in bytes.
+const maxRecord = 4 << 20
+
+// PutRecord keeps a document about a server beside its data, encrypted: what would be
+// lost with the tables otherwise. What it says is the caller's. It is durable when
+// PutRecord returns, replaces the one before, and costs nothing when it equals it.
+func (v *Vault) PutRecord(ctx context.Context, server drs.SourceServerID, document []byte) error {
+	key, err := v.dataKey(ctx, server)
+	if err == nil && len(document) > maxRecord {
+		err = fmt.Errorf("%d bytes, want at most %d", len(document), maxRecord)
+	}
+	if err == nil {
+		err = v.documents(recordsFolder(server), ".record", envelope.Record, server, key).put(ctx, document)
+	}
+	if err != nil {
+		return fmt.Errorf("put record of %s: %w", server, err)
+	}
+	return nil
+}
+
+// Record returns the newest document about a server. ErrAbsent: there is none.
+func (v *Vault) Record(ctx context.Context, server drs.SourceServerID) ([]byte, error) {
+	key, err := v.dataKey(ctx, server)
+	if err != nil {
+		return nil, fmt.Errorf("read record: %w", err)
+	}
+	document, _, err := v.documents(recordsFolder(server), ".record", envelope.Record, server, key).newest(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read record of %s: %w", server, err)
+	}
+	return document, nil
+}
+
+// documents are sealed objects of one folder of which the newest counts.
+type documents struct {
+	v              *Vault
+	folder, suffix string
+	kind           envelope.Kind
+	server         drs.SourceServerID
+	key            seal.Key
+}
+
+func (v *Vault) documents(folder, suffix string, kind envelope.Kind, server drs.SourceServerID, key seal.Key) documents {
+	return documents{v, folder, suffix, kind, server, key}
+}
+
+func (d documents) name(number uint64) string {
+	return fmt.Sprintf("%s%016x%s", d.folder, number, d.suffix)
+}
+
+// newest returns the newest document that is sound, and the number of the newest of
+// all, 0 with ErrAbsent when there is none.
+func (d documents) newest(ctx context.Context) (document []byte, number uint64, err error) {
+	for range 8 { // one may be replaced while it is looked for
+		names, err := d.v.store.List(ctx, d.folder)
+		if err != nil {
+			return nil, 0, err
+		}
+		numbers := numbered(names, d.suffix)
+		if len(numbers) == 0 {
+			return nil, 0, ErrAbsent
+		}
+		number = numbers[len(numbers)-1]
+		var first error
+		for _, n := range slices.Backward(numbers) {
+			document, err := d.read(ctx, n)
+			if err == nil {
+				if first != nil {
+					d.v.log.Warn("the newest document cannot be used, an older one is", "object", d.name(number), "err", first)
+				}
+				return document, number, nil
+			}
+			if !damaged(err) && !errors.Is(err, blob.ErrAbsent) {
+				return nil, number, err
+			}
+			if first == nil {
+				first = err
+			}
+		}
+		if !errors.Is(first, blob.ErrAbsent) {
+			return nil, number, first
+		}
+	}
+	return nil, number, errors.New("it changes all the time")
+}
+
+func (d documents) read(ctx context.Context, number uint64) ([]byte, error) {
+	env, err := d.v.readSealed(ctx, d.name(number), d.kind, d.key)
+	if err != nil {
+		return nil, err
+	}
+	if env.Number != number || env.Server != string(d.server) {
+		return nil, &CorruptError{Object: d.name(number), Reason: "swapped with another one"}
+	}
+	return env.Body, nil
+}
+
+// put stores a document unless it is the newest already, and deletes all but the
+// newest and the one before it.
+func (d documents) put(ctx context.Context, document []byte) error {
+	before, number, err := d.newest(ctx)
+	if err == nil && bytes.Equal(before, document) {
+		return nil
+	}
+	if err != nil && !errors.Is(err, ErrAbsent) && !damaged(err) {
+		return err
+	}
+	number++
+	if err := d.create(ctx, number, document); err != nil {
+		return err
+	}
+	return d.trim(ctx, number)
+}
+
+// create stores the document of a number, or returns blob.ErrExists.
+func (d documents) create(ctx context.Context, number uint64, document []byte) error {
+	stored, _, err := envelope.Encode(envelope.Header{Kind: d.kind, Cipher: d.v.cipher, Number: number, Server: string(d.server)}, d.key, document)
+	if err != nil {
+		return err
+	}
+	err = d.v.store.PutIfAbsent(ctx, d.name(number), stored)
+	if errors.Is(err, blob.ErrExists) { // a put whose answer was lost finds itself
+		if there, readErr := d.read(ctx, number); readErr == nil && bytes.Equal(there, document) {
+			return nil
+		}
+	}
+	return err
+}
+
+// trim deletes all documents before the one that precedes number.
+func (d documents) trim(ctx context.Context, number uint64) error {
+	names, err := d.v.store.List(ctx, d.folder)
+	if err != nil {
+		return err
+	}
+	for _, n := range numbered(names, d.suffix) {
+		if n+1 >= number {
+			break
+		}
+		if err := d.v.store.Delete(ctx, d.name(n)); err != nil && !errors.Is(err, blob.ErrAbsent) {
+			return err
+		}
+	}
+	return nil
+}

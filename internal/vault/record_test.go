@@ -1,0 +1,152 @@
+package vault_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"lifeboat/internal/vault"
+	"lifeboat/internal/vault/blob/blobtest"
+)
+
+func TestRecordsKeepTheNewest(t *testing.T) {
+	store, keys := blobtest.NewMem(), newKey(t)
+	v := newVault(t, store, keys, vault.Options{})
+	if _, err := v.Record(ctxOf, server); !errors.Is(err, vault.ErrAbsent) {
+		t.Errorf("no record yet: %v", err)
+	}
+	secret := []byte(`{"hostname":"payroll"}`)
+	for i := range 5 {
+		for range 2 { // the second changes nothing
+			if err := v.PutRecord(ctxOf, server, append(bytes.Clone(secret), byte(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	records := func() (out []string) {
+		for _, name := range store.Names() {
+			if strings.HasSuffix(name, ".record") {
+				out = append(out, name)
+			}
+		}
+		return out
+	}
+	if n := records(); len(n) != 2 || !strings.HasSuffix(n[1], "/0000000000000005.record") {
+		t.Fatalf("%v, want the newest two of five", n)
+	}
+	again := must(vault.Open(ctxOf, store, keys, vault.Options{}))(t)
+	defer again.Close()
+	if got := must(again.Record(ctxOf, server))(t); !bytes.Equal(got, append(bytes.Clone(secret), 4)) {
+		t.Errorf("record %q", got)
+	}
+	for _, name := range records() {
+		if bytes.Contains(store.Bytes(name), []byte("payroll")) {
+			t.Errorf("%s is not encrypted", name)
+		}
+	}
+	// Damage to the newest: the one before serves, and the next one goes on.
+	last := records()[1]
+	b := store.Bytes(last)
+	b[len(b)-6] ^= 1
+	store.Replace(last, b)
+	if got := must(again.Record(ctxOf, server))(t); !bytes.Equal(got, append(bytes.Clone(secret), 3)) {
+		t.Errorf("record before the damaged one: %q", got)
+	}
+	if err := again.PutRecord(ctxOf, server, secret); err != nil {
+		t.Fatal(err)
+	}
+	if got := must(again.Record(ctxOf, server))(t); !bytes.Equal(got, secret) {
+		t.Errorf("record %q after the damage", got)
+	}
+	if err := again.PutRecord(ctxOf, secondServer, secret); !errors.Is(err, vault.ErrAbsent) {
+		t.Errorf("record of a server that is not there: %v", err)
+	}
+	if report, err := vault.Verify(ctxOf, store, keys, vault.Options{}, vault.VerifyOptions{}); err != nil || report.UnknownCount > 0 || len(report.Damages) != 1 {
+		t.Errorf("verify: %+v, %v", report, err)
+	}
+}
+
+// TestRecordSurvivesAnyFault: after any failed operation the old or the new one is there.
+func TestRecordSurvivesAnyFault(t *testing.T) {
+	world, keys := rotationWorld(t)
+	v := must(vault.Open(ctxOf, world, keys, vault.Options{}))(t)
+	for i := range 3 {
+		if err := v.PutRecord(ctxOf, server, []byte{byte(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v.Close()
+	for _, outcome := range blobtest.Outcomes {
+		for n, hit := 1, true; hit; n++ {
+			store := world.Clone()
+			faults := blobtest.NewFaults(store, n, outcome)
+			v, err := vault.Open(ctxOf, faults, keys, vault.Options{})
+			if err == nil {
+				err = v.PutRecord(ctxOf, server, []byte("new"))
+				v.Close()
+			}
+			hit = faults.Hit()
+			v = must(vault.Open(ctxOf, store, keys, vault.Options{}))(t)
+			got := string(must(v.Record(ctxOf, server))(t))
+			if got != "new" && (err == nil || got != "\x02") {
+				t.Fatalf("operation %d %s (%v): record %q", n, outcome, err, got)
+			}
+			if err := v.PutRecord(ctxOf, server, []byte("newer")); err != nil {
+				t.Fatal(err)
+			}
+			v.Close()
+		}
+	}
+}
+
+func TestOneOwnerAtATime(t *testing.T) {
+	store, keys := rotationWorld(t)
+	v := must(vault.Open(ctxOf, store, keys, vault.Options{}))(t)
+	defer v.Close()
+	if _, err := v.CurrentOwner(ctxOf); !errors.Is(err, vault.ErrAbsent) {
+		t.Errorf("nobody's vault: %v", err)
+	}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	a := vault.Owner{Installation: "a", Host: "alpha", Since: at}
+	b := vault.Owner{Installation: "b", Host: "beta", Since: at}
+	first := must(v.Own(ctxOf, a, false))(t)
+	if err := first.Check(ctxOf); err != nil {
+		t.Error(err)
+	}
+	var owned *vault.OwnedError
+	if _, err := v.Own(ctxOf, b, false); !errors.As(err, &owned) || owned.Owner != a {
+		t.Errorf("a second installation: %v", err)
+	}
+	if err := first.Check(ctxOf); err != nil {
+		t.Errorf("after a refused one: %v", err)
+	}
+	restarted := must(v.Own(ctxOf, a, false))(t)
+	if err := first.Check(ctxOf); !errors.Is(err, vault.ErrDisowned) {
+		t.Errorf("a process that was replaced: %v", err)
+	}
+	other := must(v.Own(ctxOf, b, true))(t)
+	if err := restarted.Check(ctxOf); !errors.Is(err, vault.ErrDisowned) {
+		t.Errorf("an installation that was replaced: %v", err)
+	}
+	if err := other.Check(ctxOf); err != nil {
+		t.Error(err)
+	}
+	if now := must(v.CurrentOwner(ctxOf))(t); now != b {
+		t.Errorf("owner %+v", now)
+	}
+	for i := range 5 {
+		must(v.Own(ctxOf, vault.Owner{Installation: fmt.Sprint(i)}, true))(t)
+	}
+	owners := 0
+	for _, name := range store.Names() {
+		if strings.HasPrefix(name, "owners/") {
+			owners++
+		}
+	}
+	if owners != 2 {
+		t.Errorf("%d owner objects are kept, want 2", owners)
+	}
+}
