@@ -3,6 +3,8 @@ package db
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -47,26 +49,87 @@ func (d *DB) AddPoint(ctx context.Context, p drs.RecoveryPoint) error {
 	return nil
 }
 
-// ReplacePoints makes the catalogue of one server equal to what the vault holds.
+// ReplacePoints makes the catalogue of one server equal to what the vault holds, and
+// writes nothing but the difference. No point may be committed or dropped between
+// the caller's look at the vault and its return.
 func (d *DB) ReplacePoints(ctx context.Context, server drs.SourceServerID, points []drs.RecoveryPoint) error {
-	const batch = 500
 	err := d.InTx(ctx, func(ctx context.Context, tx Tx) error {
-		if _, err := tx.NewDelete().Model((*pointRow)(nil)).Where("source_server = ?", server).Exec(ctx); err != nil {
+		var there []string
+		if err := tx.NewSelect().Model((*pointRow)(nil)).Column("id").Where("source_server = ?", server).Scan(ctx, &there); err != nil {
 			return err
 		}
-		rows := convert(points, pointRowOf)
-		for len(rows) > 0 {
-			n := min(batch, len(rows))
-			some := rows[:n]
+		gone := make(map[string]bool, len(there))
+		for _, id := range there {
+			gone[id] = true
+		}
+		var fresh []pointRow
+		for _, p := range points {
+			if gone[string(p.ID)] {
+				delete(gone, string(p.ID))
+			} else {
+				fresh = append(fresh, pointRowOf(p))
+			}
+		}
+		for len(fresh) > 0 {
+			some := fresh[:min(pointBatch, len(fresh))]
 			if _, err := tx.NewInsert().Model(&some).Exec(ctx); err != nil {
 				return err
 			}
-			rows = rows[n:]
+			fresh = fresh[len(some):]
 		}
-		return nil
+		return tx.dropPoints(ctx, slices.Collect(maps.Keys(gone)))
 	})
 	if err != nil {
 		return fmt.Errorf("catalogue the recovery points of %s: %w", server, err)
+	}
+	return nil
+}
+
+// RetirePoints takes points off the catalogue before the vault drops them, and returns
+// those that it took off: a point that a recovery instance began at, or that a job
+// which is not completed was asked to launch, stays. Afterwards no job can ask for them.
+func (d *DB) RetirePoints(ctx context.Context, ids []drs.RecoverySnapshotID) (retired []drs.RecoverySnapshotID, err error) {
+	err = d.InTx(ctx, func(ctx context.Context, tx Tx) error {
+		used, err := tx.pointsInUse(ctx)
+		if err != nil {
+			return err
+		}
+		var gone []string
+		for _, id := range ids {
+			if !used[string(id)] {
+				retired, gone = append(retired, id), append(gone, string(id))
+			}
+		}
+		return tx.dropPoints(ctx, gone)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("retire %d recovery points: %w", len(ids), err)
+	}
+	return retired, nil
+}
+
+// pointsInUse are the points of all instances and of all jobs that are not completed.
+func (tx Tx) pointsInUse(ctx context.Context) (map[string]bool, error) {
+	var ids []string
+	err := tx.NewRaw(`SELECT point FROM recovery_instances UNION SELECT s.snapshot FROM job_servers s
+		JOIN jobs j ON j.id = s.job WHERE j.status <> ? AND s.snapshot <> ''`, string(drs.JobCompleted)).Scan(ctx, &ids)
+	used := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		used[id] = true
+	}
+	return used, err
+}
+
+// pointBatch is how many points one statement is about.
+const pointBatch = 500
+
+func (tx Tx) dropPoints(ctx context.Context, ids []string) error {
+	for len(ids) > 0 {
+		some := ids[:min(pointBatch, len(ids))]
+		if _, err := tx.NewDelete().Model((*pointRow)(nil)).Where("id IN (?)", bun.List(some)).Exec(ctx); err != nil {
+			return err
+		}
+		ids = ids[len(some):]
 	}
 	return nil
 }

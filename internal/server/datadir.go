@@ -31,7 +31,9 @@ type DataDir struct {
 	Settings  Settings
 	Authority *iam.Authority
 	AdminKey  iam.AccessKey
-	// master is the content of the master key's file, the root of all other keys.
+	// keys is the master key, which seals the vault; master is the secret that all other
+	// keys of the directory come from.
+	keys   *vault.KeyFile
 	master []byte
 	lock   *os.File // nil when only read
 }
@@ -42,8 +44,10 @@ type Settings struct {
 	Created time.Time `json:"created"`
 	Account string    `json:"account"` // 12 digits
 	Region  string    `json:"region"`
-	Vault   string    `json:"vault"` // as --vault takes it
-	DB      string    `json:"db"`    // as --db takes it
+	// Installation tells this directory from all others, for the vault's owner.
+	Installation string `json:"installation,omitempty"`
+	Vault        string `json:"vault"` // as --vault takes it
+	DB           string `json:"db"`    // as --db takes it
 	// Listen and Replication are the addresses of the latest start, for `lifeboat
 	// env` and for agents.
 	Listen      string `json:"listen"`
@@ -152,8 +156,8 @@ func readDataDir(path string) (*DataDir, error) {
 		return nil, fmt.Errorf("data directory %s has format %d, this lifeboat knows format %d: run the lifeboat that made it or a newer one",
 			path, d.Settings.Format, settingsFormat)
 	}
-	if d.master, err = os.ReadFile(d.file(masterKeyFile)); err != nil {
-		return nil, d.missing("the master key", err)
+	if err := d.readMaster(context.Background()); err != nil {
+		return nil, err
 	}
 	if d.Authority, err = iam.LoadAuthority(path); err != nil {
 		return nil, d.missing("the certificate authority", err)
@@ -215,6 +219,28 @@ func (d *DataDir) takeLock() error {
 	return nil
 }
 
+// lockDataDir opens an existing directory for work that no server may do at the same
+// time, and holds its lock until Close.
+func lockDataDir(path string) (*DataDir, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	holder := &DataDir{Path: path}
+	if _, err := os.Stat(holder.file(settingsFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil, holder.unfinished()
+	}
+	if err := holder.takeLock(); err != nil {
+		return nil, err
+	}
+	d, err := readDataDir(path)
+	if err != nil {
+		return nil, errors.Join(err, holder.Close())
+	}
+	d.lock = holder.lock
+	return d, nil
+}
+
 // Close gives the lock back.
 func (d *DataDir) Close() error {
 	if d.lock == nil {
@@ -239,23 +265,13 @@ func createDataDir(ctx context.Context, path string, first Settings) (err error)
 		}
 		d.Settings.Account = account
 	}
-	keys, err := vault.CreateKeyFile(d.file(masterKeyFile))
-	if err != nil {
+	if _, err := vault.CreateKeyFile(d.file(masterKeyFile)); err != nil {
 		return fmt.Errorf("make the master key: %w", err)
 	}
-	if d.master, err = os.ReadFile(d.file(masterKeyFile)); err != nil {
+	if err := d.createSecrets(ctx); err != nil {
 		return err
 	}
-	if _, err := iam.CreateAuthority(path); err != nil {
-		return fmt.Errorf("make the certificate authority: %w", err)
-	}
-	if _, err := iam.CreateAdminKey(d.file(adminKeyFile), d.master, d.Account()); err != nil {
-		return fmt.Errorf("make the admin access key: %w", err)
-	}
-	if err := os.Mkdir(d.file(instancesDir), 0o700); err != nil {
-		return err
-	}
-	if err := d.createVault(ctx, keys); err != nil {
+	if err := d.createVault(ctx, d.keys); err != nil {
 		return err
 	}
 	database, err := db.Create(ctx, d.databasePath())
@@ -266,6 +282,21 @@ func createDataDir(ctx context.Context, path string, first Settings) (err error)
 		return fmt.Errorf("make the database: %w", err)
 	}
 	return d.writeSettings()
+}
+
+// createSecrets makes what a directory with a master key needs besides.
+func (d *DataDir) createSecrets(ctx context.Context) error {
+	d.Settings.Installation = rand.Text()
+	if err := d.readMaster(ctx); err != nil {
+		return err
+	}
+	if _, err := iam.CreateAuthority(d.Path); err != nil {
+		return fmt.Errorf("make the certificate authority: %w", err)
+	}
+	if _, err := iam.CreateAdminKey(d.file(adminKeyFile), d.master, d.Account()); err != nil {
+		return fmt.Errorf("make the admin access key: %w", err)
+	}
+	return os.Mkdir(d.file(instancesDir), 0o700)
 }
 
 func (d *DataDir) createVault(ctx context.Context, keys vault.KeyWrapper) (err error) {

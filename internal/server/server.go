@@ -9,6 +9,7 @@ package server
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -44,6 +46,7 @@ type running struct {
 	db           *db.DB
 	store        vaultStore
 	vault        *vault.Vault
+	ownership    atomic.Pointer[vault.Ownership] // nil while the vault cannot be written
 	machines     *qemu.Driver
 	recovery     *recovery.Service
 	plans        *plan.Service
@@ -81,6 +84,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		c.Log.Info("made a new data directory", "path", c.Data, "account", dir.Settings.Account, "region", dir.Settings.Region)
 	}
 	s := &running{Config: c, dir: dir}
+	if dir.Settings.Installation == "" { // made by an earlier version
+		dir.Settings.Installation = rand.Text()
+	}
 	if s.Listen == "" {
 		s.Listen = or(dir.Settings.Listen, DefaultListen)
 	}
@@ -137,6 +143,8 @@ func (s *running) run(ctx context.Context) (err error) {
 	api := s.httpServer()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { shrink(ctx); return nil })
+	group.Go(func() error { return s.keepOwnership(ctx) })
+	group.Go(func() error { return newRecorder(s.db, s.vault, s.Log.With("wing", "vault")).run(ctx) })
 	group.Go(func() error { return s.recovery.Run(ctx) })
 	group.Go(func() error { return s.plans.Run(ctx) })
 	group.Go(func() error { return s.ingest.Serve(ctx, agentListener) })
@@ -175,7 +183,7 @@ const frameCache = 32 << 20
 // killed server did.
 func (s *running) openStores(ctx context.Context) (err error) {
 	if s.db, err = db.Open(ctx, s.dir.databasePath()); err != nil {
-		return fmt.Errorf("%w. Restore the database from a copy", err)
+		return fmt.Errorf("%w. Restore the database from a copy; or make it again from the vault with `lifeboat vault rebuild --data %s`", err, s.dir.Path)
 	}
 	defer func() {
 		if err != nil {
@@ -192,12 +200,19 @@ func (s *running) openStores(ctx context.Context) (err error) {
 		}
 	}()
 	s.store = store
-	keys, err := vault.LoadKeyFile(s.dir.file(masterKeyFile))
-	if err != nil {
-		return s.dir.missing("the master key", err)
+	if s.vault, err = vault.Open(ctx, store, s.dir.keys, vault.Options{Logger: s.Log.With("wing", "vault"), CacheBytes: frameCache}); err != nil {
+		return fmt.Errorf("open the vault %s: %w", s.dir.Settings.Vault, s.dir.explainKey(ctx, store, err))
 	}
-	if s.vault, err = vault.Open(ctx, store, keys, vault.Options{Logger: s.Log.With("wing", "vault"), CacheBytes: frameCache}); err != nil {
-		return fmt.Errorf("open the vault %s: %w", s.dir.Settings.Vault, err)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.vault.Close())
+		}
+	}()
+	if s.dir.changing() {
+		s.Log.Warn("a change of the master key was cut short: stop the server and run `lifeboat vault rotate-key` again", "data", s.dir.Path)
+	}
+	if err := s.own(ctx); err != nil {
+		return err
 	}
 	return s.catalogPoints(ctx)
 }

@@ -1,0 +1,168 @@
+package db
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"lifeboat/internal/drs"
+)
+
+// ServerRecord is what the row of a source server tells that can be found out nowhere
+// else; the rest comes back by itself. It is kept in the vault as JSON, so that the
+// tables can be made again: a field may be added, none renamed. The members that are
+// JSON themselves pass through as they are.
+type ServerRecord struct {
+	ID                       drs.SourceServerID `json:"id"`
+	Account                  string             `json:"account"`
+	Region                   string             `json:"region"`
+	HardwareID               string             `json:"hardwareId"`
+	AgentVersion             string             `json:"agentVersion"`
+	Added                    time.Time          `json:"added"`
+	FirstByte                time.Time          `json:"firstByte"`
+	Properties               json.RawMessage    `json:"properties"`
+	ReplicationConfiguration json.RawMessage    `json:"replicationConfiguration"`
+	LaunchConfiguration      json.RawMessage    `json:"launchConfiguration"`
+	Tags                     json.RawMessage    `json:"tags"`
+	// Ended is STOPPED or DISCONNECTED where replication was ended on purpose.
+	Ended drs.ReplicationState `json:"ended,omitempty"`
+}
+
+type recordRow struct {
+	bun.BaseModel `bun:"table:source_servers"`
+
+	ID                       string
+	Account                  string
+	Region                   string
+	HardwareID               string
+	AgentVersion             string
+	Added                    stamp
+	FirstByte                stamp
+	Properties               string
+	ReplicationConfiguration string
+	LaunchConfiguration      string
+	Tags                     string
+	State                    string
+}
+
+// ServerRecords calls each with the record of every source server of every account.
+func (d *DB) ServerRecords(ctx context.Context, each func(ServerRecord) error) error {
+	const batch = 200
+	after := ""
+	for {
+		var rows []recordRow
+		err := d.read.NewRaw(`SELECT id, account, region, hardware_id, agent_version, added, first_byte, properties,
+			replication_configuration, launch_configuration, tags, json_extract(replication, '$.state') AS state
+			FROM source_servers WHERE id > ? ORDER BY id LIMIT ?`, after, batch).Scan(ctx, &rows)
+		if err != nil {
+			return fmt.Errorf("list source servers: %w", err)
+		}
+		for _, r := range rows {
+			if err := each(r.record()); err != nil {
+				return err
+			}
+			after = r.ID
+		}
+		if len(rows) < batch {
+			return nil
+		}
+	}
+}
+
+func (r recordRow) record() ServerRecord {
+	out := ServerRecord{
+		ID: drs.SourceServerID(r.ID), Account: r.Account, Region: r.Region, HardwareID: r.HardwareID, AgentVersion: r.AgentVersion,
+		Added: r.Added.Time(), FirstByte: r.FirstByte.Time(), Properties: json.RawMessage(r.Properties),
+		ReplicationConfiguration: json.RawMessage(r.ReplicationConfiguration),
+		LaunchConfiguration:      json.RawMessage(r.LaunchConfiguration), Tags: json.RawMessage(r.Tags),
+	}
+	switch state := drs.ReplicationState(r.State); state {
+	case drs.ReplicationStopped, drs.ReplicationDisconnected:
+		out.Ended = state
+	}
+	return out
+}
+
+// DecodeServerRecord reads a record that was kept as JSON, and checks that a server
+// can be made of it.
+func DecodeServerRecord(text []byte) (ServerRecord, error) {
+	var r ServerRecord
+	if err := json.Unmarshal(text, &r); err != nil {
+		return r, fmt.Errorf("read server record: %w", err)
+	}
+	_, err := r.resource()
+	return r, err
+}
+
+// resource is the server that a record tells of, as it is before its agent is heard.
+func (r ServerRecord) resource() (drs.SourceServer, error) {
+	s := drs.SourceServer{
+		ID: r.ID, Account: drs.Account{ID: r.Account, Region: r.Region}, HardwareID: r.HardwareID, AgentVersion: r.AgentVersion,
+		LifeCycle:        drs.LifeCycle{AddedToService: r.Added, FirstByte: r.FirstByte},
+		LastLaunchResult: drs.LastLaunchNotStarted,
+		Replication:      drs.DataReplicationInfo{State: drs.ReplicationInitiating, Begun: time.Now().UTC()},
+	}
+	if r.Ended != "" {
+		s.Replication.State = r.Ended
+	}
+	if _, err := drs.ParseSourceServerID(string(r.ID)); err != nil {
+		return s, fmt.Errorf("read server record: %w", err)
+	}
+	if r.Account == "" || r.Region == "" || r.HardwareID == "" {
+		return s, errors.New("read server record: it names no account, region or hardware ID")
+	}
+	if s.Replication.State != drs.ReplicationInitiating && s.Replication.State != drs.ReplicationStopped && s.Replication.State != drs.ReplicationDisconnected {
+		return s, fmt.Errorf("read server record: replication cannot have ended as %q", r.Ended)
+	}
+	for _, part := range []struct {
+		text json.RawMessage
+		into any
+	}{
+		{r.Properties, &s.Properties}, {r.ReplicationConfiguration, &s.ReplicationConfiguration},
+		{r.LaunchConfiguration, &s.LaunchConfiguration}, {r.Tags, &s.Tags},
+	} {
+		if err := json.Unmarshal(part.text, part.into); err != nil {
+			return s, fmt.Errorf("read server record: %w", err)
+		}
+	}
+	if s.Tags == nil {
+		s.Tags = drs.Tags{}
+	}
+	return s, nil
+}
+
+// RestoreServer makes a source server from its record. When another one of its account
+// has its hardware ID already, it gets one that no machine has: of two servers only
+// one can be the machine that registers again.
+func (tx Tx) RestoreServer(ctx context.Context, r ServerRecord) (drs.SourceServer, error) {
+	s, err := r.resource()
+	if err != nil {
+		return s, err
+	}
+	n, err := tx.NewSelect().Model((*serverRow)(nil)).
+		Where("account = ? AND region = ? AND hardware_id = ?", r.Account, r.Region, r.HardwareID).Count(ctx)
+	if err != nil {
+		return s, fmt.Errorf("restore source server %s: %w", r.ID, err)
+	}
+	if n > 0 {
+		s.HardwareID = "former:" + string(r.ID)
+	}
+	row := serverRow{
+		ID: string(s.ID), Account: s.Account.ID, Region: s.Account.Region, HardwareID: s.HardwareID, AgentVersion: s.AgentVersion,
+		Added: stampOf(s.LifeCycle.AddedToService), FirstByte: stampOf(s.LifeCycle.FirstByte),
+		LastLaunchResult:         string(s.LastLaunchResult),
+		Properties:               document[drs.SourceProperties]{s.Properties},
+		Replication:              document[drs.DataReplicationInfo]{s.Replication},
+		ReplicationConfiguration: document[drs.ReplicationConfiguration]{s.ReplicationConfiguration},
+		LaunchConfiguration:      document[drs.LaunchConfiguration]{s.LaunchConfiguration},
+		Tags:                     document[drs.Tags]{s.Tags},
+	}
+	if _, err := tx.NewInsert().Model(&row).Exec(ctx); err != nil {
+		return s, fmt.Errorf("restore source server %s: %w", r.ID, err)
+	}
+	return s, nil
+}

@@ -1,0 +1,445 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"lifeboat/internal/db"
+	"lifeboat/internal/drs"
+	"lifeboat/internal/durable"
+	"lifeboat/internal/vault"
+)
+
+// Rebuild says what to make anew.
+type Rebuild struct {
+	Data string // the data directory; required
+	// MasterKey is a file. With it a new data directory is made over an existing
+	// vault; without, only the database of an existing one.
+	MasterKey string
+	Vault, DB string // of a new data directory, as for a server
+	Account   string // of a new data directory; empty: of the servers in the vault
+	Region    string // likewise
+	// Replace makes the database anew although it is whole.
+	Replace bool
+	Log     *slog.Logger // nil: nothing is logged
+}
+
+// Rebuilt says what came back.
+type Rebuilt struct {
+	Data       string          `json:"data"`
+	NewDataDir bool            `json:"newDataDir"`
+	SetAside   string          `json:"setAside,omitempty"` // where the database before lies
+	Before     *vault.Owner    `json:"before,omitempty"`   // whose vault it was, when another's
+	Servers    []RebuiltServer `json:"servers"`
+	// Instances are those whose disks are still in the data directory, and which the
+	// tables know nothing of any more.
+	Instances []string `json:"instances"`
+}
+
+// RebuiltServer is one source server that came back.
+type RebuiltServer struct {
+	ID       drs.SourceServerID `json:"id"`
+	Hostname string             `json:"hostname"`
+	Points   int                `json:"points"`
+	// Problem tells what is not as it was; empty: everything is.
+	Problem string `json:"problem,omitempty"`
+}
+
+// Run makes the database again from the vault's objects. The server must be
+// stopped. The new database gets its name when it is complete; cut short, nothing has
+// changed, and it is to be called again.
+func (r Rebuild) Run(ctx context.Context) (out Rebuilt, err error) {
+	if r.Log == nil {
+		r.Log = slog.New(slog.DiscardHandler)
+	}
+	d, err := r.open(ctx)
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	out = Rebuilt{Data: d.Path, NewDataDir: r.MasterKey != "", Servers: []RebuiltServer{}, Instances: []string{}}
+
+	if out.SetAside, err = r.whereAside(ctx, d); err != nil {
+		return out, err
+	}
+	store, err := d.openStore(ctx)
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	v, err := vault.Open(ctx, store, d.keys, vault.Options{ReadOnly: true})
+	if err != nil {
+		return out, d.explainKey(ctx, store, fmt.Errorf("open the vault %s: %w", d.Settings.Vault, err))
+	}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	if err := r.mayTake(ctx, d, v, &out); err != nil {
+		return out, err
+	}
+	temp := d.databasePath() + ".rebuilding"
+	if err := removeDatabase(temp); err != nil {
+		return out, err
+	}
+	if err := r.fill(ctx, d, v, temp, &out); err != nil {
+		return out, errors.Join(err, removeDatabase(temp))
+	}
+	if err := place(temp, d.databasePath(), out.SetAside); err != nil {
+		return out, err
+	}
+	if out.Instances, err = instancesLeft(d); err != nil {
+		return out, err
+	}
+	if !out.NewDataDir {
+		return out, nil
+	}
+	// The settings come last: they make the directory whole.
+	if err := r.takeOver(ctx, d, store); err != nil {
+		return out, err
+	}
+	return out, d.writeSettings()
+}
+
+// open opens the data directory, or begins a new one around a master key.
+func (r Rebuild) open(ctx context.Context) (*DataDir, error) {
+	path, err := filepath.Abs(r.Data)
+	if err != nil {
+		return nil, err
+	}
+	if r.MasterKey == "" {
+		for flag, value := range map[string]string{"--vault": r.Vault, "--db": r.DB, "--account": r.Account, "--region": r.Region} {
+			if value != "" {
+				return nil, fmt.Errorf("%s is of use only with --master-key, to make a new data directory", flag)
+			}
+		}
+		d, err := lockDataDir(path)
+		if err != nil {
+			return nil, fmt.Errorf("%w. When the data directory is lost, name a new one and give --master-key FILE and --vault LOCATION", err)
+		}
+		return d, nil
+	}
+	return r.begin(ctx, path)
+}
+
+// begin makes a new data directory, all but its settings and database.
+func (r Rebuild) begin(ctx context.Context, path string) (d *DataDir, err error) {
+	keys, err := vault.LoadKeyFile(r.MasterKey)
+	if err != nil {
+		return nil, err
+	}
+	config := Config{Data: path, Vault: r.Vault, DB: r.DB, Account: r.Account, Region: r.Region}
+	if err := config.Check(); err != nil {
+		return nil, err
+	}
+	first, err := config.first()
+	if err != nil {
+		return nil, err
+	}
+	d = &DataDir{Path: path, Settings: first, keys: keys}
+	d.Settings.Format, d.Settings.Created = settingsFormat, time.Now().UTC()
+	if err := d.onlyVaultThere(); err != nil {
+		return nil, err
+	}
+	if err := d.accountFromVault(ctx, r); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	if err := d.takeLock(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("make data directory %s: %w", path, err), d.Close())
+		}
+	}()
+	raw, err := os.ReadFile(r.MasterKey)
+	if err != nil {
+		return nil, err
+	}
+	if err := (durable.Files{}).CreateFile("copy master key", d.file(masterKeyFile), raw, 0o600); err != nil {
+		return nil, err
+	}
+	return d, d.createSecrets(ctx)
+}
+
+// onlyVaultThere refuses a directory that holds anything but, maybe, the vault.
+func (d *DataDir) onlyVaultThere() error {
+	entries, err := os.ReadDir(d.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look into data directory: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() != "lost+found" && d.file(e.Name()) != d.vaultPath() {
+			return fmt.Errorf("%s is not empty (%s): with --master-key a new data directory is made; name an empty one, "+
+				"or leave the flag out if this one is a data directory whose database is lost", d.Path, e.Name())
+		}
+	}
+	return nil
+}
+
+// accountFromVault finds out whose servers the vault keeps, unless that was said.
+func (d *DataDir) accountFromVault(ctx context.Context, r Rebuild) (err error) {
+	if d.Settings.Account != "" && r.Region != "" {
+		return nil
+	}
+	store, err := d.openStore(ctx)
+	if err != nil {
+		return fmt.Errorf("%w. Name the place of the vault with --vault", err)
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	v, err := vault.Open(ctx, store, d.keys, vault.Options{ReadOnly: true})
+	if err != nil {
+		return fmt.Errorf("open the vault %s with %s: %w", d.Settings.Vault, r.MasterKey, err)
+	}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	servers, err := v.Servers(ctx)
+	if err != nil {
+		return err
+	}
+	count := map[drs.Account]int{}
+	for _, id := range servers {
+		if record, err := readRecord(ctx, v, id); err == nil {
+			count[drs.Account{ID: record.Account, Region: record.Region}]++
+		}
+	}
+	best := drs.Account{}
+	for account, n := range count {
+		if best.ID == "" || n > count[best] || n == count[best] && account.ID < best.ID {
+			best = account
+		}
+	}
+	switch {
+	case best.ID != "":
+		if d.Settings.Account == "" {
+			d.Settings.Account = best.ID
+		}
+		if r.Region == "" {
+			d.Settings.Region = best.Region
+		}
+	case d.Settings.Account == "":
+		d.Settings.Account, err = randomAccount()
+	}
+	return err
+}
+
+func readRecord(ctx context.Context, v *vault.Vault, id drs.SourceServerID) (db.ServerRecord, error) {
+	text, err := v.Record(ctx, id)
+	if err != nil {
+		return db.ServerRecord{}, err
+	}
+	record, err := db.DecodeServerRecord(text)
+	if err == nil && record.ID != id {
+		err = fmt.Errorf("the record of %s is that of %s", id, record.ID)
+	}
+	return record, err
+}
+
+// whereAside says where the database of now goes, if there is one: a damaged one
+// simply, a whole one only when it is meant.
+func (r Rebuild) whereAside(ctx context.Context, d *DataDir) (string, error) {
+	path := d.databasePath()
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	} else if err != nil {
+		return "", err
+	}
+	database, err := db.Open(ctx, path)
+	if err == nil {
+		if err := database.Close(); err != nil {
+			return "", err
+		}
+		if !r.Replace {
+			return "", fmt.Errorf("the database %s is whole: nothing needs to be rebuilt. To make it anew all the same, and lose what only it knows "+
+				"(jobs, instances, recovery plans, access keys), give --replace-database; it is set aside, not deleted", path)
+		}
+	}
+	return path + ".before-" + time.Now().UTC().Format("20060102T150405Z"), nil
+}
+
+// mayTake looks whose vault it is.
+func (r Rebuild) mayTake(ctx context.Context, d *DataDir, v *vault.Vault, out *Rebuilt) error {
+	owner, err := v.CurrentOwner(ctx)
+	switch {
+	case errors.Is(err, vault.ErrAbsent):
+		return nil
+	case err != nil:
+		if out.NewDataDir {
+			r.Log.Warn("whose vault it was cannot be read", "err", err)
+			return nil
+		}
+		return err
+	case owner.Installation == d.Settings.Installation:
+		return nil
+	case !out.NewDataDir:
+		return &vault.OwnedError{Owner: owner}
+	}
+	out.Before = &owner
+	return nil
+}
+
+// takeOver signs the vault, which ends a server that still runs on it.
+func (r Rebuild) takeOver(ctx context.Context, d *DataDir, store vaultStore) error {
+	v, err := vault.Open(ctx, store, d.keys, vault.Options{})
+	if err != nil {
+		return err
+	}
+	_, err = v.Own(ctx, d.owner(), true)
+	return errors.Join(err, v.Close())
+}
+
+// fill makes a database of what the vault tells.
+func (r Rebuild) fill(ctx context.Context, d *DataDir, v *vault.Vault, path string, out *Rebuilt) (err error) {
+	database, err := db.Create(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, database.Close()) }()
+	servers, err := v.Servers(ctx)
+	if err != nil {
+		return err
+	}
+	accounts := map[drs.Account]bool{d.Account(): len(servers) > 0}
+	for _, id := range servers {
+		points, damage := v.Points(ctx, id)
+		if damage != nil && len(points) == 0 {
+			if errors.Is(damage, vault.ErrAbsent) {
+				continue // its creation, or its deletion, was cut short
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+		server := RebuiltServer{ID: id, Points: len(points)}
+		if damage != nil {
+			server.Problem = damage.Error()
+		}
+		record, err := readRecord(ctx, v, id)
+		if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			record, err = r.placeholder(ctx, d, v, id, points)
+			if err != nil {
+				return err
+			}
+			server.Problem = "its record is not in the vault: hostname, hardware, tags and configurations are made up; " +
+				"its agent's next connection brings the hardware back. " + server.Problem
+		}
+		var restored drs.SourceServer
+		if err := database.InTx(ctx, func(ctx context.Context, tx db.Tx) (err error) {
+			restored, err = tx.RestoreServer(ctx, record)
+			return err
+		}); err != nil {
+			return err
+		}
+		server.Hostname = restored.Properties.Hostname
+		accounts[restored.Account] = true
+		if err := database.ReplacePoints(ctx, id, points); err != nil {
+			return err
+		}
+		out.Servers = append(out.Servers, server)
+	}
+	for account, used := range accounts {
+		if used {
+			if err := database.Initialize(ctx, account); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// placeholder makes up a record from what the data itself tells.
+func (r Rebuild) placeholder(ctx context.Context, d *DataDir, v *vault.Vault, id drs.SourceServerID, points []drs.RecoveryPoint) (db.ServerRecord, error) {
+	properties := drs.SourceProperties{Hostname: string(id), CPUs: []drs.CPU{{Cores: 1}}, RAMBytes: 2 << 30, Architecture: "x86_64"}
+	if image, err := v.OpenHead(ctx, id, vault.MainBranch); err == nil {
+		for _, volume := range image.Volumes() {
+			properties.Disks = append(properties.Disks, drs.Disk{Device: volume.Device, Bytes: volume.Size})
+		}
+		if err := image.Close(); err != nil {
+			return db.ServerRecord{}, err
+		}
+	} else if ctx.Err() != nil {
+		return db.ServerRecord{}, ctx.Err()
+	}
+	record := db.ServerRecord{
+		ID: id, Account: d.Settings.Account, Region: d.Settings.Region, HardwareID: "unknown:" + string(id), Added: time.Now().UTC(),
+	}
+	if len(points) > 0 {
+		record.Added = points[0].Taken
+	}
+	var errs []error
+	encode := func(v any) json.RawMessage {
+		text, err := json.Marshal(v)
+		errs = append(errs, err)
+		return text
+	}
+	record.Properties = encode(properties)
+	record.ReplicationConfiguration = encode(drs.DefaultReplicationConfiguration(id))
+	record.LaunchConfiguration = encode(drs.DefaultLaunchConfiguration(id))
+	record.Tags = encode(drs.Tags{})
+	return record, errors.Join(errs...)
+}
+
+// databaseFiles are what SQLite keeps beside a database.
+func databaseFiles(path string) []string { return []string{path, path + "-wal", path + "-shm"} }
+
+func removeDatabase(path string) error {
+	var errs []error
+	for _, file := range databaseFiles(path) {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// place gives a complete database its name, after what has it was set aside.
+func place(temp, path, aside string) error {
+	var files durable.Files
+	if aside != "" {
+		old, to := databaseFiles(path), databaseFiles(aside)
+		for i := range slices.Backward(old) { // the database itself goes last: without it there is none
+			if err := os.Rename(old[i], to[i]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("set the database aside: %w", err)
+			}
+		}
+	}
+	f, err := os.OpenFile(temp, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(files.Sync("rebuild: sync database", f), f.Close()); err != nil {
+		return err
+	}
+	if err := files.Rename("rebuild: place database", temp, path); err != nil {
+		return err
+	}
+	return files.SyncDir("rebuild: sync directory", filepath.Dir(path))
+}
+
+// instancesLeft lists the instances whose disks are in the data directory.
+func instancesLeft(d *DataDir) ([]string, error) {
+	entries, err := os.ReadDir(d.file(instancesDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	out := []string{}
+	for _, e := range entries {
+		if _, err := drs.ParseRecoveryInstanceID(e.Name()); err == nil {
+			out = append(out, e.Name())
+		}
+	}
+	return out, nil
+}
