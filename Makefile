@@ -50,12 +50,16 @@ lint: setup-build ## golangci-lint, pinned, built by Go (slow the first time)
 fuzz: setup-build ## every fuzz test for FUZZTIME each (10s)
 	@scripts/fuzz.sh $(FUZZTIME)
 
+.PHONY: generate
+generate: setup-generate ## the kernel programs, after a change of their source
+	@$(GO) generate ./internal/source/blocktrack/ebpf
+
 .PHONY: clean
 clean: ## remove what the targets built
 	@rm -rf bin bench/*.tmp
 
-.PHONY: setup-build setup-demo setup-test setup-bench
-setup-build setup-demo setup-test setup-bench:
+.PHONY: setup-build setup-demo setup-test setup-bench setup-generate
+setup-build setup-demo setup-test setup-bench setup-generate:
 	@scripts/setup.sh $(@:setup-%=%)
 
 # Packages without tests and modules on their way are no news; everything else go

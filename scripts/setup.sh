@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what this machine lacks to build, demonstrate, test or measure Lifeboat.
 #
-#   scripts/setup.sh build|demo|test|bench ...
+#   scripts/setup.sh build|demo|test|bench|generate ...
 #
 # The make targets call it; it is quick and silent when nothing is missing. On
 # Debian and Ubuntu it uses apt-get (as root, or through sudo). Anywhere else it
@@ -30,8 +30,14 @@ OVMF_CODE*.fd                         ovmf           edk2-ovmf        edk2-ovmf 
 nbdinfo                               libnbd-bin     libnbd           libnbd       libnbd
 fio                                   fio            fio              fio          fio
 zstd                                  zstd           zstd             zstd         zstd
+losetup                               mount          util-linux       util-linux   losetup
+mkfs.xfs                              xfsprogs       xfsprogs         xfsprogs     xfsprogs
 gcc                                   gcc            gcc              gcc          gcc
 /usr/include/stdlib.h                 libc6-dev      glibc-devel      glibc        musl-dev
+'
+generate_needs='
+clang                                 clang          clang            clang        clang
+llvm-strip|llvm-strip-14              llvm           llvm             llvm         llvm
 '
 bench_needs='
 fio                                   fio            fio              fio          fio
@@ -178,15 +184,16 @@ setup_s3_server() {
   say "note: versitygw could not be built (its last words are above); tests of the vault on S3 are skipped"
 }
 
-[ $# -gt 0 ] || die "usage: scripts/setup.sh build|demo|test|bench ..."
+[ $# -gt 0 ] || die "usage: scripts/setup.sh build|demo|test|bench|generate ..."
 needs='' likes=''
 for group in "$@"; do
   case $group in
     build) needs+=$build_needs ;;
     demo) needs+=$build_needs$demo_needs ;;
     test) needs+=$build_needs$demo_needs$test_needs likes+=$test_likes ;;
+    generate) needs+=$build_needs$generate_needs ;;
     bench) needs+=$build_needs$demo_needs$bench_needs ;;
-    *) die "no group $group; there are: build demo test bench" ;;
+    *) die "no group $group; there are: build demo test bench generate" ;;
   esac
 done
 

@@ -10,14 +10,36 @@ type Tracker interface {
 	// Swap returns what may have changed since the last Swap, in the order of
 	// the disks, and starts to collect anew. The first Swap returns everything,
 	// and so does any after which the tracker cannot vouch for completeness.
+	//
+	// A write that is on its way during a Swap is in the next one too, so that a
+	// reader who came before its data comes again.
 	Swap(ctx context.Context) ([]Changes, error)
 	Close() error
+}
+
+// Watcher is a Tracker that sees writes as they happen.
+type Watcher interface {
+	Tracker
+	// Quiet tells whether no disk was written to since the last Swap began, and
+	// no write is on its way. What was read in between is then what the disks
+	// held at every moment of that time, this one included.
+	Quiet() (bool, error)
 }
 
 // Changes are the parts of one disk that may have changed.
 type Changes struct {
 	All    bool
+	Why    string  // with All: why, in words for a log; may be empty
 	Ranges []Range // sorted and apart from each other; nil with All
+}
+
+// Bytes is the length of all ranges together; 0 with All.
+func (c Changes) Bytes() int64 {
+	var sum int64
+	for _, r := range c.Ranges {
+		sum += r.Length
+	}
+	return sum
 }
 
 // Range is a run of bytes.
