@@ -6,13 +6,12 @@ import (
 	"testing"
 
 	"lifeboat/internal/vault"
-	"lifeboat/internal/vault/blob/blobtest"
 )
 
 // An epoch that was given up leaves no segments behind: what did not fit must not
 // fill the store for good.
 func TestAbandonedEpochFreesItsSegments(t *testing.T) {
-	store, keys := blobtest.NewMem(), newKey(t)
+	store, keys := newStore(t), newKey(t)
 	v := newVault(t, store, keys, vault.Options{})
 	before := store.Names()
 	w := must(v.Writer(t.Context(), server, vault.MainBranch))(t)

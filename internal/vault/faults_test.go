@@ -143,13 +143,13 @@ func (h *history) verify(t *testing.T, store blob.Store) {
 func TestEveryFaultAtEveryCall(t *testing.T) {
 	const commits = 9
 	keys, contents := newKey(t), historyContents(commits)
-	empty := blobtest.NewMem()
+	empty := newStore(t)
 	newVault(t, empty, keys, vault.Options{}.Small())
 	for _, outcome := range blobtest.Outcomes {
 		t.Run(fmt.Sprint(outcome), func(t *testing.T) {
 			t.Parallel()
-			for n := 1; ; n++ {
-				store := empty.Clone()
+			for n := 1; ; n += step(1, 67) {
+				store := cloneStore(t, empty)
 				h := &history{keys: keys, contents: contents}
 				faults := blobtest.NewFaults(store, n, outcome)
 				err := h.run(faults, commits)
@@ -176,7 +176,7 @@ func TestEveryFaultAtEveryCall(t *testing.T) {
 // TestTransientFaultsHealInPlace fails puts for a while under one open vault, as a
 // full disk does: the vault goes on by itself when the cause is gone.
 func TestTransientFaultsHealInPlace(t *testing.T) {
-	keys, mem := newKey(t), blobtest.NewMem()
+	keys, mem := newKey(t), newStore(t)
 	newVault(t, mem, keys, vault.Options{}.Small())
 	store := &fullStore{Store: mem}
 	v := must(vault.Open(ctxOf, store, keys, vault.Options{}.Small()))(t)
@@ -200,7 +200,7 @@ func TestTransientFaultsHealInPlace(t *testing.T) {
 // TestAFinishedWriterStaysFinished: after a failed write every call returns the
 // first error.
 func TestAFinishedWriterStaysFinished(t *testing.T) {
-	mem := blobtest.NewMem()
+	mem := newStore(t)
 	store := &fullStore{Store: mem}
 	v := newVault(t, store, newKey(t), vault.Options{}.Small())
 	w := must(v.Writer(ctxOf, server, vault.MainBranch))(t)

@@ -8,7 +8,6 @@ import (
 
 	"lifeboat/internal/vault"
 	"lifeboat/internal/vault/blob"
-	"lifeboat/internal/vault/blob/blobtest"
 )
 
 // countedStore counts the reads and the bytes read.
@@ -29,7 +28,7 @@ func (s *countedStore) reset() { s.reads.Store(0); s.bytes.Store(0) }
 // TestOpeningReadsFewObjects: the number of epochs hardly matters.
 func TestOpeningReadsFewObjects(t *testing.T) {
 	const epochs = 2200
-	store, keys := blobtest.NewMem(), newKey(t)
+	store, keys := newStore(t), newKey(t)
 	v := newVault(t, store, keys, vault.Options{})
 	w := must(v.Writer(ctxOf, server, vault.MainBranch))(t)
 	for i := range epochs {
@@ -78,7 +77,7 @@ func TestOpeningReadsFewObjects(t *testing.T) {
 // TestSequentialReadsAreFewAndLarge: a reader of small pieces has whole stretches
 // fetched, each byte once; a random reader one frame.
 func TestSequentialReadsAreFewAndLarge(t *testing.T) {
-	store := &countedStore{Store: blobtest.NewMem()}
+	store := &countedStore{Store: newStore(t)}
 	v := newVault(t, store, newKey(t), vault.Options{})
 	w := must(v.Writer(ctxOf, server, vault.MainBranch))(t)
 	const chunks = 256
@@ -113,7 +112,7 @@ func TestSequentialReadsAreFewAndLarge(t *testing.T) {
 
 // TestASmallEpochIsOneObject: commit is the creation of one object.
 func TestASmallEpochIsOneObject(t *testing.T) {
-	store := blobtest.NewMem()
+	store := newStore(t)
 	v := newVault(t, store, newKey(t), vault.Options{})
 	w := must(v.Writer(ctxOf, server, vault.MainBranch))(t)
 	before := len(store.Names())

@@ -13,13 +13,12 @@ import (
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/vault"
-	"lifeboat/internal/vault/blob/blobtest"
 )
 
 // model is a vault beside plain arrays that must always agree with it.
 type model struct {
 	t     *rapid.T
-	store *blobtest.Mem
+	store objects
 	keys  vault.KeyWrapper
 	opt   vault.Options
 	v     *vault.Vault
@@ -219,11 +218,11 @@ func (m *model) checkImage(img *vault.Image, disks map[vault.VolumeID]*disk) {
 
 // TestModel drives the vault and plain arrays through the same random history.
 func TestModel(t *testing.T) {
-	keys := newKey(t)
+	keys, outer := newKey(t), t
 	rapid.Check(t, func(t *rapid.T) {
 		seed := rapid.Uint64().Draw(t, "seed")
 		m := &model{
-			t: t, store: blobtest.NewMem(), keys: keys, rnd: rand.New(rand.NewPCG(seed, 0)),
+			t: t, store: newStore(outer), keys: keys, rnd: rand.New(rand.NewPCG(seed, 0)),
 			opt:      vault.Options{CacheBytes: 1 << 20, Plain: seed%8 == 0}.Small(),
 			branches: map[string]*line{vault.MainBranch: {disks: map[vault.VolumeID]*disk{}}},
 			points:   map[drs.RecoverySnapshotID]map[vault.VolumeID]*disk{},

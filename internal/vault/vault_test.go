@@ -13,7 +13,6 @@ import (
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/vault"
-	"lifeboat/internal/vault/blob/blobtest"
 )
 
 func wantErr(t *testing.T, err, want error) {
@@ -24,7 +23,7 @@ func wantErr(t *testing.T, err, want error) {
 }
 
 func TestOpenNeverInvents(t *testing.T) {
-	store, keys := blobtest.NewMem(), newKey(t)
+	store, keys := newStore(t), newKey(t)
 	_, err := vault.Open(t.Context(), store, keys, vault.Options{})
 	wantErr(t, err, vault.ErrNotVault)
 	if names := store.Names(); len(names) != 0 {
@@ -37,7 +36,7 @@ func TestOpenNeverInvents(t *testing.T) {
 }
 
 func TestCreateTwice(t *testing.T) {
-	store, keys := blobtest.NewMem(), newKey(t)
+	store, keys := newStore(t), newKey(t)
 	v := newVault(t, store, keys, vault.Options{})
 	_, err := vault.Create(t.Context(), store, keys, vault.Options{})
 	wantErr(t, err, vault.ErrExists)
@@ -45,7 +44,7 @@ func TestCreateTwice(t *testing.T) {
 }
 
 func TestKeys(t *testing.T) {
-	store, keys := blobtest.NewMem(), newKey(t)
+	store, keys := newStore(t), newKey(t)
 	newVault(t, store, keys, vault.Options{})
 	_, err := vault.Open(t.Context(), store, newKey(t), vault.Options{})
 	wantErr(t, err, vault.ErrWrongKey)
@@ -85,7 +84,7 @@ func TestKeyFile(t *testing.T) {
 }
 
 func TestNothingOfADiskIsReadableInTheStore(t *testing.T) {
-	store := blobtest.NewMem()
+	store := newStore(t)
 	v := newVault(t, store, newKey(t), vault.Options{}.Small())
 	secret := bytes.Repeat([]byte("attack at dawn. "), vault.BlockSize/16)
 	w := must(v.Writer(t.Context(), server, vault.MainBranch))(t)
@@ -110,7 +109,7 @@ func TestNothingOfADiskIsReadableInTheStore(t *testing.T) {
 
 func TestUnknownThings(t *testing.T) {
 	ctx := t.Context()
-	v := newVault(t, blobtest.NewMem(), newKey(t), vault.Options{})
+	v := newVault(t, newStore(t), newKey(t), vault.Options{})
 	other := drs.SourceServerID("s-ffffffffffffffff0")
 	_, err := v.Writer(ctx, other, vault.MainBranch)
 	wantErr(t, err, vault.ErrAbsent)
@@ -145,7 +144,7 @@ func TestUnknownThings(t *testing.T) {
 }
 
 func TestBadFramesLeaveTheEpochAsItWas(t *testing.T) {
-	v := newVault(t, blobtest.NewMem(), newKey(t), vault.Options{})
+	v := newVault(t, newStore(t), newKey(t), vault.Options{})
 	w := must(v.Writer(t.Context(), server, vault.MainBranch))(t)
 	vol := vault.Volume{ID: 1, Device: "sda", Size: 10*vault.BlockSize + 1} // 11 blocks
 	e := must(w.Begin(t.Context(), []vault.Volume{vol}))(t)
@@ -191,7 +190,7 @@ func TestBadFramesLeaveTheEpochAsItWas(t *testing.T) {
 }
 
 func TestVolumesOnlyGrow(t *testing.T) {
-	v := newVault(t, blobtest.NewMem(), newKey(t), vault.Options{})
+	v := newVault(t, newStore(t), newKey(t), vault.Options{})
 	w := must(v.Writer(t.Context(), server, vault.MainBranch))(t)
 	e := must(w.Begin(t.Context(), []vault.Volume{{ID: 1, Device: "sda", Size: 8192}}))(t)
 	if _, err := w.Begin(t.Context(), nil); err == nil {
@@ -221,7 +220,7 @@ func TestVolumesOnlyGrow(t *testing.T) {
 }
 
 func TestBadPointsAreRefused(t *testing.T) {
-	v := newVault(t, blobtest.NewMem(), newKey(t), vault.Options{})
+	v := newVault(t, newStore(t), newKey(t), vault.Options{})
 	w := must(v.Writer(t.Context(), server, vault.MainBranch))(t)
 	e := must(w.Begin(t.Context(), nil))(t)
 	other := point(1)
@@ -238,7 +237,7 @@ func TestBadPointsAreRefused(t *testing.T) {
 }
 
 func TestNewestWriterWins(t *testing.T) {
-	store, keys := blobtest.NewMem(), newKey(t)
+	store, keys := newStore(t), newKey(t)
 	v := newVault(t, store, keys, vault.Options{})
 	other := must(vault.Open(t.Context(), store, keys, vault.Options{}))(t) // another process
 	defer other.Close()
@@ -261,7 +260,7 @@ func TestNewestWriterWins(t *testing.T) {
 }
 
 func TestOfManyWritersOneWinsEachCommit(t *testing.T) {
-	store, keys := blobtest.NewMem(), newKey(t)
+	store, keys := newStore(t), newKey(t)
 	newVault(t, store, keys, vault.Options{})
 	const writers, rounds = 4, 20
 	var mu sync.Mutex
@@ -303,7 +302,7 @@ func TestOfManyWritersOneWinsEachCommit(t *testing.T) {
 }
 
 func TestBranches(t *testing.T) {
-	ctx, store, keys := t.Context(), blobtest.NewMem(), newKey(t)
+	ctx, store, keys := t.Context(), newStore(t), newKey(t)
 	v := newVault(t, store, keys, vault.Options{})
 	write := func(branch string, seed uint64, p *drs.RecoveryPoint) {
 		w := must(v.Writer(ctx, server, branch))(t)
@@ -357,7 +356,7 @@ func TestBranches(t *testing.T) {
 }
 
 func TestKnownDigestsReadNoFrames(t *testing.T) {
-	store := blobtest.NewMem()
+	store := newStore(t)
 	keys := newKey(t)
 	v := newVault(t, store, keys, vault.Options{}.NoInline())
 	w := must(v.Writer(t.Context(), server, vault.MainBranch))(t)
@@ -402,7 +401,7 @@ func TestKnownDigestsReadNoFrames(t *testing.T) {
 }
 
 func TestSequentialWritesNeedFewRecords(t *testing.T) {
-	v := newVault(t, blobtest.NewMem(), newKey(t), vault.Options{})
+	v := newVault(t, newStore(t), newKey(t), vault.Options{})
 	w := must(v.Writer(t.Context(), server, vault.MainBranch))(t)
 	const chunks = 1000
 	e := must(w.Begin(t.Context(), []vault.Volume{{ID: 1, Size: chunks * vault.ChunkSize}}))(t)
@@ -421,7 +420,7 @@ func TestSequentialWritesNeedFewRecords(t *testing.T) {
 }
 
 func TestReadsEndWithTheImage(t *testing.T) {
-	v := newVault(t, blobtest.NewMem(), newKey(t), vault.Options{})
+	v := newVault(t, newStore(t), newKey(t), vault.Options{})
 	w := must(v.Writer(t.Context(), server, vault.MainBranch))(t)
 	e := must(w.Begin(t.Context(), []vault.Volume{{ID: 1, Size: 4096}}))(t)
 	must(e.Commit(t.Context(), nil))(t)
@@ -436,7 +435,7 @@ func TestReadsEndWithTheImage(t *testing.T) {
 }
 
 func TestHalfCreatedServer(t *testing.T) {
-	store := blobtest.NewMem()
+	store := newStore(t)
 	v := newVault(t, store, newKey(t), vault.Options{})
 	for _, name := range store.Names() {
 		if strings.HasSuffix(name, ".manifest") {
@@ -471,7 +470,7 @@ func TestALostMainBranchIsNotMadeAgain(t *testing.T) {
 
 // TestAFencedCommitLeavesNoTrace: also not in what the process has in memory.
 func TestAFencedCommitLeavesNoTrace(t *testing.T) {
-	store, keys := blobtest.NewMem(), newKey(t)
+	store, keys := newStore(t), newKey(t)
 	v := newVault(t, store, keys, vault.Options{})
 	other := must(vault.Open(t.Context(), store, keys, vault.Options{}))(t) // another process
 	defer other.Close()

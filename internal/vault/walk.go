@@ -9,8 +9,12 @@ import (
 	"lifeboat/internal/vault/envelope"
 )
 
-// walk returns the names of all objects below a folder, sorted.
+// walk returns the names of all objects below a folder, sorted. A folder that cannot
+// be the store's own, such as lost+found/, is returned as it is: nobody may look into it.
 func walk(ctx context.Context, store blob.Store, folder string) ([]string, error) {
+	if blob.CheckName(strings.TrimSuffix(folder, "/")) != nil {
+		return []string{folder}, nil
+	}
 	listed, err := store.List(ctx, folder)
 	if err != nil {
 		return nil, err

@@ -107,8 +107,10 @@ func (m *Mem) object(ctx context.Context, name string) ([]byte, error) {
 
 // List implements blob.Store.
 func (m *Mem) List(ctx context.Context, folder string) ([]string, error) {
-	if folder != "" && !strings.HasSuffix(folder, "/") {
-		return nil, fmt.Errorf("list %q: not a folder name", folder)
+	if folder != "" {
+		if err := blob.CheckName(strings.TrimSuffix(folder, "/")); err != nil || !strings.HasSuffix(folder, "/") {
+			return nil, fmt.Errorf("list %q: not a folder name", folder)
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("list %s: %w", folder, err)

@@ -3,12 +3,14 @@ package s3test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,16 +35,45 @@ var Patient = s3.Options{Patience: 2 * time.Second, Delay: time.Millisecond}
 // Bucket opens a new, empty bucket until the test ends.
 func (s *Server) Bucket() *Bucket {
 	s.t.Helper()
-	l := s.Location()
-	store, err := s3.Open(context.Background(), l, Patient)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { store.Close() })
-	return &Bucket{Store: store, Where: l, t: s.t, raw: client(l)}
+	return openBucket(s.t, s.Location())
 }
 
-var bucketOptions = minio.MakeBucketOptions{}
+// NewBucket does so on a server that another process started at an endpoint, with the
+// keys in the environment.
+func NewBucket(t testing.TB, endpoint string) *Bucket {
+	t.Helper()
+	return openBucket(t, newBucket(t, s3.Location{Region: "us-east-1", Endpoint: endpoint, PathStyle: true}))
+}
+
+func openBucket(t testing.TB, l s3.Location) *Bucket {
+	t.Helper()
+	store, err := s3.Open(context.Background(), l, s3.Options{Delay: time.Millisecond, ReadOnly: true}) // not probed each time
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	return &Bucket{Store: store, Where: l, t: t, raw: client(l)}
+}
+
+// newBucket makes a bucket of a name that nobody has.
+func newBucket(t testing.TB, l s3.Location) s3.Location {
+	t.Helper()
+	l.Bucket = "bucket-" + strings.ToLower(rand.Text())
+	if err := client(l).MakeBucket(context.Background(), l.Bucket, minio.MakeBucketOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// Clone returns a new bucket with the same objects.
+func (b *Bucket) Clone() *Bucket {
+	b.t.Helper()
+	c := openBucket(b.t, newBucket(b.t, b.Where))
+	for _, name := range b.Names() {
+		c.Replace(name, b.Bytes(name))
+	}
+	return c
+}
 
 // client is a plain client of a server of ours.
 func client(l s3.Location) *minio.Client {
