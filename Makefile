@@ -13,10 +13,11 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 LINTER   := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 10s
 RUN      ?= .
+ROWS     ?=
 
 .PHONY: help
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: setup-build ## bin/lifeboat, one static binary
@@ -39,8 +40,12 @@ race: setup-test ## the internal packages under the race detector (RUN=regexp to
 	@CGO_ENABLED=1 $(GO) test -race -timeout 30m -run '$(RUN)' ./internal/...
 
 .PHONY: bench
-bench: setup-bench build ## side by side with peers; writes bench/results.json
-	@$(GO) run ./test/bench -lifeboat bin/lifeboat -out bench/results.json
+bench: setup-bench build ## side by side with peers; writes bench/results.json (ROWS=nbd,boot to choose)
+	@$(GO) run ./test/bench -lifeboat bin/lifeboat -out bench/results.json -rows '$(ROWS)'
+
+.PHONY: bench-readme
+bench-readme: setup-build ## write the table of bench/results.json into README.md
+	@$(GO) run ./test/bench -readme README.md
 
 .PHONY: lint
 lint: setup-build ## golangci-lint, pinned, built by Go (slow the first time)

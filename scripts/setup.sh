@@ -42,6 +42,9 @@ llvm-strip|llvm-strip-14              llvm           llvm             llvm      
 bench_needs='
 fio                                   fio            fio              fio          fio
 zstd                                  zstd           zstd             zstd         zstd
+restic                                restic         restic           restic       restic
+borg                                  borgbackup     borgbackup       borg         borgbackup
+nbdkit                                nbdkit         nbdkit-server    nbdkit       nbdkit
 '
 # Not every release has these; what needs them says so when they are missing.
 test_likes='

@@ -9,23 +9,22 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
+	"strconv"
 
 	"lifeboat/internal/demo/guest"
 )
 
 const (
-	mib = 1 << 20
-	// The image: a machine that boots, then data in runs of 8 MiB with holes
-	// between them, a third each of text, programs and noise.
-	imageSize = 2048 * mib
-	dataSize  = 1024 * mib
+	mib       = 1 << 20
+	gib       = 1 << 30
 	guestSize = 128 * mib
 	run8      = 8 * mib
 )
 
-// makeImage writes the image that everything is measured with.
-func makeImage(ctx context.Context, path string) error {
+// makeMachine writes the image of a machine that boots, of a size, with so much
+// data behind it in runs of 8 MiB: text, programs and noise by turns, and holes
+// between them.
+func makeMachine(ctx context.Context, path string, size, data int64) error {
 	if err := guest.Build(ctx, guest.Spec{Hostname: "bench", SizeMiB: guestSize / mib}, path); err != nil {
 		return err
 	}
@@ -34,47 +33,101 @@ func makeImage(ctx context.Context, path string) error {
 		return err
 	}
 	defer file.Close()
-	if err := file.Truncate(imageSize); err != nil {
+	if err := file.Truncate(size); err != nil {
 		return err
 	}
 	noise := rand.NewChaCha8([32]byte{'l', 'i', 'f', 'e', 'b', 'o', 'a', 't'})
-	programs := &programReader{}
-	sources := []io.Reader{textReader{rand.New(noise)}, programs, noise} //nolint:gosec // the same image every time
-	buffer := make([]byte, run8)
-	const runs = dataSize / run8
-	stride := int64(imageSize-guestSize) / runs &^ 4095
+	sources := []io.Reader{newText(noise), &programReader{}, noise}
+	runs := data / run8
+	if runs == 0 {
+		return file.Sync()
+	}
+	stride := (size - guestSize) / runs &^ 4095
 	for i := range runs {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if _, err := io.ReadFull(sources[i%len(sources)], buffer); err != nil {
-			return fmt.Errorf("fill the image: %w", err)
-		}
-		if _, err := file.WriteAt(buffer, guestSize+int64(i)*stride); err != nil {
+		if err := fill(ctx, file, guestSize+i*stride, run8, sources[i%3]); err != nil {
 			return err
 		}
 	}
 	return file.Sync()
 }
 
-// textReader writes sentences of words whose frequencies fall off as those of a
-// language do.
-type textReader struct{ r *rand.Rand }
-
-func (t textReader) Read(p []byte) (int, error) {
-	var text strings.Builder
-	for text.Len() < len(p) {
-		rank := int(1 / (t.r.Float64() + 1.0/4000)) // 1 to 4000, common ones often
-		for range 1 + rank%7 {
-			text.WriteByte("etaoinshrdlucmfwypvbgkqjxz"[(rank*7+text.Len()*rank)%26%(4+rank%22)])
-		}
-		if t.r.IntN(12) == 0 {
-			fmt.Fprintf(&text, " %d.\n", t.r.IntN(10000))
-		} else {
-			text.WriteByte(' ')
+// makeThirds writes an image of which a third is zeros, written ones, a third text
+// and a third noise, by turns of 64 MiB.
+func makeThirds(ctx context.Context, path string, size int64) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	noise := rand.NewChaCha8([32]byte{'t', 'h', 'i', 'r', 'd', 's'})
+	sources := []io.Reader{zeros{}, newText(noise), noise}
+	const turn = 64 * mib
+	for off := int64(0); off < size; off += turn {
+		if err := fill(ctx, file, off, min(turn, size-off), sources[off/turn%3]); err != nil {
+			return err
 		}
 	}
-	return copy(p, text.String()), nil
+	return file.Sync()
+}
+
+// fill writes n bytes of the source at an offset.
+func fill(ctx context.Context, file *os.File, off, n int64, from io.Reader) error {
+	buffer := make([]byte, run8)
+	for end := off + n; off < end; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		b := buffer[:min(run8, end-off)]
+		if _, err := io.ReadFull(from, b); err != nil {
+			return fmt.Errorf("fill the image: %w", err)
+		}
+		if _, err := file.WriteAt(b, off); err != nil {
+			return err
+		}
+		off += int64(len(b))
+	}
+	return nil
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// text writes lines of words whose frequencies fall off as those of a language do.
+type text struct {
+	r     *rand.Rand
+	words []string
+	rest  []byte
+}
+
+func newText(source rand.Source) *text {
+	t := &text{r: rand.New(source)} //nolint:gosec // the same image every time
+	for rank := range 4096 {
+		word := make([]byte, 1+t.r.IntN(3)+rank%9)
+		for i := range word {
+			word[i] = "etaoinshrdlucmfwypvbgkqjxz"[int(26*t.r.Float64()*t.r.Float64())]
+		}
+		t.words = append(t.words, string(word))
+	}
+	return t
+}
+
+func (t *text) Read(p []byte) (int, error) {
+	for len(t.rest) < len(p) {
+		rank := min(int(1/(t.r.Float64()+1.0/4096)), 4095) // small ones often
+		t.rest = append(t.rest, t.words[rank]...)
+		if t.r.IntN(12) == 0 {
+			t.rest = append(strconv.AppendInt(append(t.rest, ' '), t.r.Int64N(10000), 10), '.', '\n')
+		} else {
+			t.rest = append(t.rest, ' ')
+		}
+	}
+	n := copy(p, t.rest)
+	t.rest = append(t.rest[:0], t.rest[n:]...)
+	return n, nil
 }
 
 // programReader reads this system's own programs and libraries, one after

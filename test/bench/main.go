@@ -1,13 +1,16 @@
 // Command bench measures Lifeboat side by side with well-known tools, on the same
 // machine, in one run: ratios say more than seconds. It uses the real binary from
-// outside, prints what it finds and writes it as JSON.
+// outside, and the vault's own package where a figure is the vault's alone. What
+// it finds is printed as one table and written as JSON, from which the README's
+// table is made; a row that cannot run says why.
 //
 //	go run ./test/bench -lifeboat bin/lifeboat -out bench/results.json
+//	go run ./test/bench -rows nbd,commit         some rows; the others keep their last figures
+//	go run ./test/bench -readme README.md        only writes the table of the last results there
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,94 +18,93 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 )
 
-// results is what is written; fields are only ever added.
-type results struct {
-	At       time.Time     `json:"at"`
-	Version  string        `json:"version"`
-	CPUs     int           `json:"cpus"`
-	Go       string        `json:"go"`
-	Measures []measurement `json:"measures"`
-}
-
-// measurement is one figure of ours, with the peer's beside it where there is one.
-type measurement struct {
-	Name string  `json:"name"`
-	Unit string  `json:"unit"`
-	Ours float64 `json:"ours"`
-	// Peer is what the figure is held against, and PeerValue that one's.
-	Peer      string  `json:"peer,omitempty"`
-	PeerValue float64 `json:"peerValue,omitempty"`
-	// Ratio is Ours to PeerValue; Reach is the most that it, or without a peer Ours,
-	// is meant to be, 0 when nothing is meant.
-	Ratio float64 `json:"ratio,omitempty"`
-	Reach float64 `json:"reach,omitempty"`
-}
-
-// met tells whether the figure is within reach.
-func (m measurement) met() bool {
-	if m.Ratio > 0 {
-		return m.Reach == 0 || m.Ratio <= m.Reach
-	}
-	return m.Reach == 0 || m.Ours <= m.Reach
-}
-
 func main() {
 	binary := flag.String("lifeboat", "bin/lifeboat", "the lifeboat binary")
-	out := flag.String("out", "bench/results.json", "where to write the results")
-	dir := flag.String("dir", "", "where to work; needs 8 GiB (default: a temporary directory, removed afterwards)")
+	out := flag.String("out", "bench/results.json", "where the results are kept")
+	dir := flag.String("dir", "", "where to work; needs 24 GiB (default: a temporary directory, removed afterwards)")
+	only := flag.String("rows", "", "names of rows, or first parts of names, with commas between (default: all)")
+	list := flag.Bool("list", false, "list the rows")
+	readme := flag.String("readme", "", "write the table of the kept results into this file, and measure nothing")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *binary, *out, *dir); err != nil {
+	var err error
+	switch {
+	case *list:
+		for _, r := range rows {
+			fmt.Printf("%-12s %s\n", r.name, r.about)
+		}
+	case *readme != "":
+		err = writeReadme(*out, *readme)
+	default:
+		err = run(ctx, *binary, *out, *dir, *only)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, binary, out, dir string) (err error) {
+// limit ends a row that hangs.
+const limit = 8 * time.Minute
+
+func run(ctx context.Context, binary, out, dir, only string) (err error) {
+	chosen, err := choose(rows, only)
+	if err != nil {
+		return err
+	}
+	if binary, err = filepath.Abs(binary); err != nil {
+		return err
+	}
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "lifeboat-bench-"); err != nil {
 			return err
 		}
-		defer func() {
-			if err == nil {
-				err = os.RemoveAll(dir)
-			} else {
-				err = fmt.Errorf("%w (logs are in %s)", err, dir)
-			}
-		}()
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
-	r := results{At: time.Now().UTC().Truncate(time.Second), CPUs: runtime.NumCPU(), Go: runtime.Version()}
-	measures, err := measure(ctx, binary, dir, &r)
-	r.Measures = measures
+	kept, err := readResults(out)
 	if err != nil {
 		return err
 	}
-	for _, m := range r.Measures {
-		print(m)
-	}
-	data, err := json.MarshalIndent(r, "", "  ")
+	b := &bench{binary: binary, dir: dir}
+	version, err := output(ctx, binary, "--version")
 	if err != nil {
 		return err
 	}
-	return errors.Join(os.MkdirAll(filepath.Dir(out), 0o755), os.WriteFile(out, append(data, '\n'), 0o644))
+	r := results{
+		At: time.Now().UTC().Truncate(time.Second), Version: strings.TrimSpace(version), CPUs: runtime.NumCPU(),
+		Go: runtime.Version(), Peers: versions(ctx), Kernel: kernel(ctx),
+	}
+	for _, row := range chosen {
+		began := time.Now()
+		tell("%s: %s", row.name, row.about)
+		measures, err := row.measure(ctx, b)
+		if ctx.Err() != nil {
+			return errors.New("interrupted")
+		}
+		if err != nil {
+			tell("%s: %v", row.name, err)
+			measures = append(measures, measurement{Name: row.about, Why: firstLine(err)})
+		}
+		for i := range measures {
+			measures[i].settle(row.name, r.At)
+			fmt.Println(measures[i].line())
+		}
+		r.Measures = append(r.Measures, measures...)
+		tell("%s took %s", row.name, time.Since(began).Round(time.Second))
+	}
+	r.keep(kept, chosen)
+	return r.write(out)
 }
 
-func print(m measurement) {
-	line := fmt.Sprintf("%-52s %8.2f %-4s", m.Name, m.Ours, m.Unit)
-	if m.Peer != "" {
-		line += fmt.Sprintf("  %s %.2f %s: %.2fx", m.Peer, m.PeerValue, m.Unit, m.Ratio)
-	}
-	if m.Reach > 0 {
-		verdict := "reached"
-		if !m.met() {
-			verdict = "NOT reached"
-		}
-		line += fmt.Sprintf("  (%s: at most %.2f)", verdict, m.Reach)
-	}
-	fmt.Println(line)
+func tell(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) }
+
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
 }

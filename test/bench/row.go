@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"lifeboat/internal/demo/rig"
+)
+
+// row is a part of the table that can be measured by itself.
+type row struct {
+	name  string // by which it is chosen
+	about string
+	needs []string // programs
+	run   func(ctx context.Context, b *bench) ([]measurement, error)
+}
+
+// rows are all there is to measure, in the order of the table.
+var rows = []row{
+	{"sync", "initial sync of 4 GiB: zeros, text, noise", []string{"zstd", "restic", "borg"}, syncRow},
+	{"vault", "commits, the opening of a point, and branches, on disks of up to 1 TiB", nil, vaultRow},
+	{"nbd-warm", "NBD read from a warm cache", []string{"fio", "nbdkit"}, nbdWarmRow},
+	{"nbd-cold", "NBD read, cold, sequential", []string{"fio", "qemu-nbd", "qemu-img"}, nbdColdRow},
+	{"nbd-write", "NBD write with flush", []string{"fio", "qemu-nbd", "qemu-img"}, nbdWriteRow},
+	{"launch", "StartRecovery to the first instruction, 1 GiB and 1 TiB", []string{"qemu-img"}, launchRow},
+	{"boot", "boot from the vault after one drill", []string{"qemu-system-x86_64"}, bootRow},
+	{"fleet", "200 servers in one job, machines faked", nil, fleetRow},
+	{"idle", "memory with 300 idle source servers", nil, idleRow},
+}
+
+// bench is what the rows share.
+type bench struct {
+	binary string
+	dir    string
+}
+
+// measure runs the row with a limit of time.
+func (r row) measure(ctx context.Context, b *bench) ([]measurement, error) {
+	for _, program := range r.needs {
+		if _, err := exec.LookPath(program); err != nil {
+			return nil, fmt.Errorf("%s is not installed: scripts/setup.sh bench installs it on Debian and Ubuntu", program)
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the row took more than %s", limit))
+	defer cancel()
+	measures, err := r.run(ctx, b)
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	}
+	return measures, err
+}
+
+// choose finds the rows that a list of names means.
+func choose(all []row, only string) ([]row, error) {
+	if only == "" {
+		return all, nil
+	}
+	var chosen []row
+	wanted := strings.FieldsFunc(only, func(r rune) bool { return r == ',' || r == ' ' })
+	met := map[string]bool{}
+	for _, r := range all {
+		for _, w := range wanted {
+			if strings.HasPrefix(r.name, w) {
+				met[w] = true
+				chosen = append(chosen, r)
+				break
+			}
+		}
+	}
+	for _, w := range wanted {
+		if !met[w] {
+			return nil, fmt.Errorf("no row is called %q; -list lists them", w)
+		}
+	}
+	return chosen, nil
+}
+
+// place gives a row a directory of its own, which remove clears again.
+func (b *bench) place(name string) (dir string, remove func() error, err error) {
+	dir = filepath.Join(b.dir, name)
+	if err := os.RemoveAll(dir); err != nil {
+		return "", nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", nil, err
+	}
+	return dir, func() error { return os.RemoveAll(dir) }, nil
+}
+
+// site is a Lifeboat of a row's own.
+type site struct {
+	*rig.Rig
+	server *rig.Server
+}
+
+// newSite starts a server with an initialized account in a directory of the row.
+func (b *bench) newSite(ctx context.Context, dir string, args ...string) (*site, error) {
+	lab, err := rig.New(b.binary, dir)
+	if err != nil {
+		return nil, err
+	}
+	server, err := lab.StartServer(ctx, args...)
+	if err != nil {
+		return nil, err
+	}
+	s := &site{lab, server}
+	if err := server.Initialize(ctx); err != nil {
+		return nil, errors.Join(err, s.close(ctx))
+	}
+	return s, nil
+}
+
+// restart ends the server and starts it again, with nothing in its memory.
+func (s *site) restart(ctx context.Context) error {
+	if err := s.server.Stop(ctx); err != nil {
+		return err
+	}
+	server, err := s.StartServer(ctx)
+	if err != nil {
+		return err
+	}
+	s.server = server
+	return nil
+}
+
+// close ends everything that runs there.
+func (s *site) close(ctx context.Context) error {
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+	defer cancel()
+	return errors.Join(s.QuitMachines(), s.server.Stop(stop))
+}
