@@ -11,6 +11,9 @@ import (
 // An epoch that was given up leaves no segments behind: what did not fit must not
 // fill the store for good.
 func TestAbandonedEpochFreesItsSegments(t *testing.T) {
+	if onS3() {
+		t.Skip("a request given up may still be done after the delete: that object is the collector's")
+	}
 	store, keys := newStore(t), newKey(t)
 	v := newVault(t, store, keys, vault.Options{})
 	before := store.Names()
