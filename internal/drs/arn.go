@@ -21,6 +21,10 @@ const (
 	TypeRecoverySnapshot ResourceType = "recovery-snapshot" // has no ARN
 	TypeRecoveryPlan     ResourceType = "recovery-plan"
 	TypePlanExecution    ResourceType = "recovery-plan-execution"
+
+	TypeReplicationTemplate ResourceType = "replication-configuration-template"
+	TypeLaunchTemplate      ResourceType = "launch-configuration-template"
+	TypeLaunchAction        ResourceType = "launch-action" // has no ARN
 )
 
 // ARN names one resource of one account across all accounts.

@@ -18,6 +18,9 @@ type (
 	PlanStepID         string // planstep-…
 	PlanExecutionID    string // planexec-…
 	ExecutionStepID    string // execstep-…
+
+	ReplicationTemplateID string // rct-…
+	LaunchTemplateID      string // lct-…
 )
 
 const idDigits = 17
@@ -45,6 +48,12 @@ func NewPlanExecutionID() PlanExecutionID { return PlanExecutionID(newID("planex
 
 // NewExecutionStepID returns a random ID of a step of a run.
 func NewExecutionStepID() ExecutionStepID { return ExecutionStepID(newID("execstep-")) }
+
+// NewReplicationTemplateID returns a random ID of a replication configuration template.
+func NewReplicationTemplateID() ReplicationTemplateID { return ReplicationTemplateID(newID("rct-")) }
+
+// NewLaunchTemplateID returns a random ID of a launch configuration template.
+func NewLaunchTemplateID() LaunchTemplateID { return LaunchTemplateID(newID("lct-")) }
 
 func newID(prefix string) string {
 	raw := make([]byte, (idDigits+1)/2)

@@ -23,6 +23,36 @@ type RecoveryInstance struct {
 	Point      RecoverySnapshotID
 	PointTaken time.Time
 	Properties InstanceProperties
+	// VaultServer is the server in whose part of the vault the disks lie: the
+	// source server, or the one that it was extended from.
+	VaultServer SourceServerID
+	Connection  Connection
+	Failback    FailbackConfiguration
+}
+
+// Connection is how far the service still has to do with an instance.
+type Connection string
+
+const (
+	Connected    Connection = ""
+	Disconnected Connection = "DISCONNECTED" // listed, and nothing more
+	// Released instances are not listed any more. Their machines run on until they
+	// are terminated or their server is launched again.
+	Released Connection = "RELEASED"
+)
+
+// FailbackConfiguration says how an instance's changes are to travel home. Stored
+// as JSON: a field may be added, none renamed.
+type FailbackConfiguration struct {
+	Name                    string `json:"name"`
+	BandwidthThrottlingMbps int64  `json:"bandwidthThrottlingMbps"` // 0: unlimited
+	UsePrivateIP            bool   `json:"usePrivateIp"`
+	InternetProtocol        string `json:"internetProtocol"`
+}
+
+// DefaultFailbackConfiguration is what a new instance gets.
+func DefaultFailbackConfiguration() FailbackConfiguration {
+	return FailbackConfiguration{Name: "Failback Replication Configuration", InternetProtocol: "IPV4"}
 }
 
 // ARN names the instance.

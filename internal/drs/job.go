@@ -86,6 +86,8 @@ type ParticipatingServer struct {
 	// Instance is the machine that was launched, or is to be terminated.
 	Instance RecoveryInstanceID
 	Status   LaunchStatus
+	// Actions are what became of the post-launch actions, once the launch got there.
+	Actions []LaunchActionRun
 }
 
 // StartRecovery is a request to launch recovery instances.

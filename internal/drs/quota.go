@@ -10,6 +10,8 @@ const (
 	QuotaConcurrentJobs     QuotaCode = "L-D88FAC3A"
 	QuotaServersPerJob      QuotaCode = "L-B827C881"
 	QuotaServersInAllJobs   QuotaCode = "L-05AFA8C6"
+	QuotaLaunchActions      QuotaCode = "L-0588D03B"
+	QuotaLaunchTemplates    QuotaCode = "L-1F3FAE4D"
 )
 
 // Quotas are the limits of one account in one region. AWS caps a job at 100

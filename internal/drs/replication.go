@@ -48,7 +48,7 @@ var fromAnywhere = []ReplicationState{
 // Next returns the state to go on with, or an error when no rule leads from s
 // to it. Staying is always allowed.
 func (s ReplicationState) Next(to ReplicationState) (ReplicationState, error) {
-	ended := s == ReplicationStopped || s == ReplicationDisconnected
+	ended := s.Ended()
 	switch {
 	case s == to:
 	case ended && to == ReplicationInitiating:
@@ -157,34 +157,18 @@ type ReplicationConfiguration struct {
 	PITPolicy                     []PITRule `json:"pitPolicy"`
 	AutoReplicateNewDisks         bool      `json:"autoReplicateNewDisks"`
 	InternetProtocol              string    `json:"internetProtocol"`
+	// Disks says what the user set for some of the server's disks, in any order.
+	Disks []ConfiguredDisk `json:"disks,omitempty"`
 }
 
-// PITRule keeps one recovery point per interval for a while.
-type PITRule struct {
-	ID        int64    `json:"id"`
-	Units     PITUnits `json:"units"`
-	Interval  int64    `json:"interval"`
-	Retention int64    `json:"retention"` // in Units
-	Enabled   bool     `json:"enabled"`
-}
-
-// PITUnits is the unit of a rule's interval and retention.
-type PITUnits string
-
-const (
-	PITMinute PITUnits = "MINUTE"
-	PITHour   PITUnits = "HOUR"
-	PITDay    PITUnits = "DAY"
-)
-
-// DefaultPITPolicy keeps a point each 10 minutes for an hour, each hour for a
-// day, each day for a week.
-func DefaultPITPolicy() []PITRule {
-	return []PITRule{
-		{ID: 1, Units: PITMinute, Interval: 10, Retention: 60, Enabled: true},
-		{ID: 2, Units: PITHour, Interval: 1, Retention: 24, Enabled: true},
-		{ID: 3, Units: PITDay, Interval: 1, Retention: 7, Enabled: true},
-	}
+// ConfiguredDisk is what the user set for one disk. The kind of the disk that a
+// cloud would stage it on is kept and shown, without effect.
+type ConfiguredDisk struct {
+	Device      string `json:"device"`
+	Boot        bool   `json:"boot"` // recovery instances boot from it
+	StagingType string `json:"stagingType"`
+	IOPS        int64  `json:"iops,omitempty"`
+	Throughput  int64  `json:"throughput,omitempty"`
 }
 
 // DefaultReplicationConfiguration is what a new source server gets.

@@ -15,6 +15,8 @@ type SourceServer struct {
 	// How an agent derives it is written in docs/formats/replication.md.
 	HardwareID   string
 	AgentVersion string
+	// Staging is where the server is replicated, when that is another account.
+	Staging Staging
 
 	Properties  SourceProperties
 	Replication DataReplicationInfo
@@ -94,6 +96,45 @@ type Disk struct {
 	Device string  `json:"device"`
 	Bytes  int64   `json:"bytes"`
 	Bus    DiskBus `json:"bus,omitempty"`
+}
+
+// HasDisk tells whether the machine has a replicated disk of the name.
+func (p SourceProperties) HasDisk(device string) bool {
+	return slices.ContainsFunc(p.Disks, func(d Disk) bool { return d.Device == device })
+}
+
+// ConfiguredDisks says of each disk of the server what was set for it, or is so by
+// default: the first one is booted from.
+func (s SourceServer) ConfiguredDisks() []ConfiguredDisk {
+	out, boot := make([]ConfiguredDisk, 0, len(s.Properties.Disks)), false
+	for _, d := range s.Properties.Disks {
+		configured := ConfiguredDisk{Device: d.Device, StagingType: "AUTO"}
+		for _, set := range s.ReplicationConfiguration.Disks {
+			if set.Device == d.Device {
+				configured = set
+			}
+		}
+		boot = boot || configured.Boot
+		out = append(out, configured)
+	}
+	if !boot && len(out) > 0 {
+		out[0].Boot = true
+	}
+	return out
+}
+
+// DisksBootFirst are the disks with the one that is booted from in front.
+func (s SourceServer) DisksBootFirst() []Disk {
+	configured := s.ConfiguredDisks()
+	disks := make([]Disk, 0, len(configured))
+	for i, d := range s.Properties.Disks {
+		if configured[i].Boot {
+			disks = append([]Disk{d}, disks...)
+		} else {
+			disks = append(disks, d)
+		}
+	}
+	return disks
 }
 
 // InDiskOrder sorts what belongs to disks, such as volumes, by the order in which
