@@ -26,10 +26,19 @@ type instanceRow struct {
 	PointTaken   stamp
 	Properties   document[drs.InstanceProperties]
 	Tags         document[drs.Tags]
+	VaultServer  string
+	Connection   string
+	Failback     document[*drs.FailbackConfiguration]
 }
 
 func (r instanceRow) resource() drs.RecoveryInstance {
+	failback := drs.DefaultFailbackConfiguration()
+	if r.Failback.V != nil {
+		failback = *r.Failback.V
+	}
 	return drs.RecoveryInstance{
+		VaultServer: drs.SourceServerID(r.VaultServer), Connection: drs.Connection(r.Connection), Failback: failback,
+
 		ID: drs.RecoveryInstanceID(r.ID), Account: drs.Account{ID: r.Account, Region: r.Region},
 		SourceServer: drs.SourceServerID(r.SourceServer), Job: drs.JobID(r.Job), Drill: r.Drill,
 		State: drs.InstanceState(r.State), Wanted: r.Wanted, Tags: r.Tags.V, Launched: r.Launched.Time(),
@@ -44,6 +53,10 @@ func (tx Tx) InsertInstance(ctx context.Context, i drs.RecoveryInstance) error {
 		Job: string(i.Job), Drill: i.Drill, State: string(i.State), Wanted: i.Wanted, Launched: stampOf(i.Launched),
 		Point: string(i.Point), PointTaken: stampOf(i.PointTaken),
 		Properties: document[drs.InstanceProperties]{i.Properties}, Tags: document[drs.Tags]{i.Tags},
+		VaultServer: string(i.VaultServer), Connection: string(i.Connection),
+	}
+	if row.VaultServer == "" {
+		row.VaultServer = row.SourceServer
 	}
 	if _, err := tx.NewInsert().Model(&row).Exec(ctx); err != nil {
 		return fmt.Errorf("insert recovery instance %s: %w", i.ID, err)
@@ -102,10 +115,12 @@ type InstanceFilter struct {
 	SourceServers []drs.SourceServerID
 }
 
-// Instances lists the recovery instances of an account, oldest first.
+// Instances lists the recovery instances of an account, oldest first, but for
+// those that were released.
 func (d *DB) Instances(ctx context.Context, account drs.Account, f InstanceFilter, page Page) ([]drs.RecoveryInstance, string, error) {
 	var rows []instanceRow
-	q := d.read.NewSelect().Model(&rows).Where("account = ? AND region = ?", account.ID, account.Region)
+	q := d.read.NewSelect().Model(&rows).Where("account = ? AND region = ?", account.ID, account.Region).
+		Where("connection <> ?", string(drs.Released))
 	if len(f.IDs) > 0 {
 		q = q.Where("id IN (?)", bun.List(f.IDs))
 	}
@@ -139,6 +154,36 @@ func (d *DB) AllInstances(ctx context.Context) ([]drs.RecoveryInstance, error) {
 		return nil, fmt.Errorf("list recovery instances: %w", err)
 	}
 	return convert(rows, instanceRow.resource), nil
+}
+
+// MachinesOn lists the instances whose disks lie in the server's part of the vault,
+// whatever account they are in.
+func (tx Tx) MachinesOn(ctx context.Context, server drs.SourceServerID) ([]drs.RecoveryInstance, error) {
+	var rows []instanceRow
+	err := tx.NewSelect().Model(&rows).Where("vault_server = ?", server).Order("launched", "id").Scan(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the machines on %s: %w", server, err)
+	}
+	return convert(rows, instanceRow.resource), nil
+}
+
+// SetConnection keeps how far the service still has to do with an instance.
+func (tx Tx) SetConnection(ctx context.Context, id drs.RecoveryInstanceID, to drs.Connection) error {
+	_, err := tx.NewUpdate().Model((*instanceRow)(nil)).Set("connection = ?", string(to)).Where("id = ?", id).Exec(ctx)
+	if err != nil {
+		return fmt.Errorf("set the connection of recovery instance %s: %w", id, err)
+	}
+	return nil
+}
+
+// SetFailback keeps the failback configuration of an instance.
+func (tx Tx) SetFailback(ctx context.Context, id drs.RecoveryInstanceID, c drs.FailbackConfiguration) error {
+	_, err := tx.NewUpdate().Model((*instanceRow)(nil)).
+		Set("failback = ?", document[*drs.FailbackConfiguration]{&c}).Where("id = ?", id).Exec(ctx)
+	if err != nil {
+		return fmt.Errorf("set the failback configuration of recovery instance %s: %w", id, err)
+	}
+	return nil
 }
 
 // InstancesOf lists the instances of one server within the transaction.

@@ -33,6 +33,7 @@ type jobServerRow struct {
 	Snapshot     string
 	Instance     string
 	Status       string
+	Actions      document[[]drs.LaunchActionRun]
 }
 
 func (r jobRow) resource(servers []jobServerRow) drs.Job {
@@ -44,7 +45,7 @@ func (r jobRow) resource(servers []jobServerRow) drs.Job {
 	job.Servers = convert(servers, func(s jobServerRow) drs.ParticipatingServer {
 		return drs.ParticipatingServer{
 			SourceServer: drs.SourceServerID(s.SourceServer), Snapshot: drs.RecoverySnapshotID(s.Snapshot),
-			Instance: drs.RecoveryInstanceID(s.Instance), Status: drs.LaunchStatus(s.Status),
+			Instance: drs.RecoveryInstanceID(s.Instance), Status: drs.LaunchStatus(s.Status), Actions: s.Actions.V,
 		}
 	})
 	return job
@@ -239,6 +240,31 @@ func (tx Tx) SetLaunchStatus(ctx context.Context, id drs.JobID, server drs.Sourc
 		return fmt.Errorf("set launch status of %s in job %s: %w", server, id, err)
 	}
 	return nil
+}
+
+// SetActionRuns keeps what became of the post-launch actions of one server.
+func (tx Tx) SetActionRuns(ctx context.Context, id drs.JobID, server drs.SourceServerID, runs []drs.LaunchActionRun) error {
+	_, err := tx.NewUpdate().Model((*jobServerRow)(nil)).Set("actions = ?", document[[]drs.LaunchActionRun]{runs}).
+		Where("job = ? AND source_server = ?", id, server).Exec(ctx)
+	if err != nil {
+		return fmt.Errorf("set the action runs of %s in job %s: %w", server, id, err)
+	}
+	return nil
+}
+
+// DeleteJob forgets a job with its log. One that has not completed is refused
+// with a *drs.Error; ErrAbsent: the account has no such job.
+func (d *DB) DeleteJob(ctx context.Context, account drs.Account, id drs.JobID) error {
+	return d.InTx(ctx, func(ctx context.Context, tx Tx) error {
+		var row jobRow
+		if err := one(ctx, tx, &row, account, string(id)); err != nil {
+			return err
+		}
+		if status := drs.JobStatus(row.Status); status != drs.JobCompleted {
+			return drs.Conflict(drs.TypeJob, string(id), "Job %s is %s. Delete it when it has completed.", id, status)
+		}
+		return remove(ctx, tx, (*jobRow)(nil), account, string(id))
+	})
 }
 
 // EndLaunch marks what a job launched of a server as terminated; a job that is

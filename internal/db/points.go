@@ -40,10 +40,19 @@ func pointRowOf(p drs.RecoveryPoint) pointRow {
 	}
 }
 
-// AddPoint puts a committed point into the catalogue; again changes nothing.
+// AddPoint puts a committed point into the catalogue; again changes nothing. The
+// points of a server whose replication has ended are not kept, and one that was
+// committed just before is none that anybody was promised.
 func (d *DB) AddPoint(ctx context.Context, p drs.RecoveryPoint) error {
 	row := pointRowOf(p)
-	if _, err := d.write.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx); err != nil {
+	err := d.InTx(ctx, func(ctx context.Context, tx Tx) error {
+		if ended, err := tx.ended(ctx, p.SourceServer); err != nil || ended {
+			return err
+		}
+		_, err := tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx)
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("add recovery point %s: %w", p.ID, err)
 	}
 	return nil

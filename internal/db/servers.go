@@ -31,6 +31,8 @@ type serverRow struct {
 	ReplicationConfiguration document[drs.ReplicationConfiguration]
 	LaunchConfiguration      document[drs.LaunchConfiguration]
 	Tags                     document[drs.Tags]
+	StagingAccount           string // of an extended server
+	StagingServer            string
 }
 
 func (r serverRow) resource() drs.SourceServer {
@@ -52,7 +54,15 @@ func (r serverRow) resource() drs.SourceServer {
 		RecoveryInstance:         drs.RecoveryInstanceID(r.RecoveryInstance),
 		ReplicationConfiguration: r.ReplicationConfiguration.V,
 		LaunchConfiguration:      r.LaunchConfiguration.V,
+		Staging:                  r.staging(),
 	}
+}
+
+func (r serverRow) staging() drs.Staging {
+	if r.StagingServer == "" {
+		return drs.Staging{}
+	}
+	return drs.Staging{Account: drs.Account{ID: r.StagingAccount, Region: r.Region}, Server: drs.SourceServerID(r.StagingServer)}
 }
 
 // Registration is an agent that introduces its machine.
@@ -83,6 +93,9 @@ func (d *DB) RegisterServer(ctx context.Context, r Registration) (server drs.Sou
 			}
 			created = true
 			row = newServerRow(r)
+			if err := tx.configure(ctx, &row); err != nil {
+				return err
+			}
 			_, err = tx.NewInsert().Model(&row).Exec(ctx)
 		}
 		server = row.resource()
@@ -148,13 +161,19 @@ func sourceServer(ctx context.Context, db bun.IDB, account drs.Account, id drs.S
 	if err != nil {
 		return drs.SourceServer{}, fmt.Errorf("look up source server %s: %w", id, absent(err))
 	}
-	return row.resource(), nil
+	servers, err := resources(ctx, db, []serverRow{row})
+	if err != nil {
+		return drs.SourceServer{}, err
+	}
+	return servers[0], nil
 }
 
 // SourceServerFilter narrows a listing; empty members do not.
 type SourceServerFilter struct {
 	IDs        []drs.SourceServerID
 	HardwareID string
+	// StagingAccounts selects the servers that are extended from them.
+	StagingAccounts []string
 }
 
 // SourceServers lists the servers of an account, oldest first, and the cursor
@@ -164,6 +183,9 @@ func (d *DB) SourceServers(ctx context.Context, account drs.Account, f SourceSer
 	q := d.read.NewSelect().Model(&rows).Where("account = ? AND region = ?", account.ID, account.Region)
 	if len(f.IDs) > 0 {
 		q = q.Where("id IN (?)", bun.List(f.IDs))
+	}
+	if len(f.StagingAccounts) > 0 {
+		q = q.Where("staging_account IN (?)", bun.List(f.StagingAccounts))
 	}
 	if f.HardwareID != "" {
 		// The API means a MAC address or a machine's UUID by it.
@@ -180,13 +202,15 @@ func (d *DB) SourceServers(ctx context.Context, account drs.Account, f SourceSer
 		return nil, "", fmt.Errorf("list source servers: %w", err)
 	}
 	rows, next := cut(page, rows, func(r serverRow) cursor { return cursor{int64(r.Added), r.ID} })
-	return convert(rows, serverRow.resource), next, nil
+	servers, err := resources(ctx, d.read, rows)
+	return servers, next, err
 }
 
-// AllServers lists every server of every account.
+// AllServers lists every server of every account that is replicated to it; those
+// that are extended are not.
 func (d *DB) AllServers(ctx context.Context) ([]drs.SourceServer, error) {
 	var rows []serverRow
-	if err := d.read.NewSelect().Model(&rows).Order("added", "id").Scan(ctx); err != nil {
+	if err := d.read.NewSelect().Model(&rows).Where("staging_server = ''").Order("added", "id").Scan(ctx); err != nil {
 		return nil, fmt.Errorf("list source servers: %w", err)
 	}
 	return convert(rows, serverRow.resource), nil
@@ -240,24 +264,25 @@ func mayReport(from, to drs.ReplicationState) bool {
 	return err == nil
 }
 
-// UpdateLaunchConfiguration changes the configuration of one server under f and
-// returns it; ErrAbsent when the account has no such server.
-func (d *DB) UpdateLaunchConfiguration(ctx context.Context, account drs.Account, id drs.SourceServerID, f func(*drs.LaunchConfiguration) error) (drs.LaunchConfiguration, error) {
-	var out drs.LaunchConfiguration
-	err := d.InTx(ctx, func(ctx context.Context, tx Tx) error {
-		server, err := tx.SourceServer(ctx, account, id)
-		if err != nil {
+// Configure changes the configurations of one server under f, and nothing else of
+// it, and returns it; ErrAbsent when the account has no such server. What f looks
+// up within the transaction holds when the change is made.
+func (d *DB) Configure(ctx context.Context, account drs.Account, id drs.SourceServerID, f func(context.Context, Tx, *drs.SourceServer) error) (drs.SourceServer, error) {
+	var server drs.SourceServer
+	err := d.InTx(ctx, func(ctx context.Context, tx Tx) (err error) {
+		if server, err = tx.SourceServer(ctx, account, id); err != nil {
 			return err
 		}
-		out = server.LaunchConfiguration
-		if err := f(&out); err != nil {
+		if err := f(ctx, tx, &server); err != nil {
 			return err
 		}
 		_, err = tx.NewUpdate().Model((*serverRow)(nil)).
-			Set("launch_configuration = ?", document[drs.LaunchConfiguration]{out}).Where("id = ?", id).Exec(ctx)
+			Set("replication_configuration = ?", document[drs.ReplicationConfiguration]{server.ReplicationConfiguration}).
+			Set("launch_configuration = ?", document[drs.LaunchConfiguration]{server.LaunchConfiguration}).
+			Where("id = ?", id).Exec(ctx)
 		return err
 	})
-	return out, err
+	return server, err
 }
 
 // SourceServers returns those of the servers that the account has.
@@ -268,9 +293,13 @@ func (tx Tx) SourceServers(ctx context.Context, account drs.Account, ids []drs.S
 	if err != nil {
 		return nil, fmt.Errorf("look up source servers: %w", err)
 	}
-	found := make(map[drs.SourceServerID]drs.SourceServer, len(rows))
-	for _, r := range rows {
-		found[drs.SourceServerID(r.ID)] = r.resource()
+	servers, err := resources(ctx, tx, rows)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[drs.SourceServerID]drs.SourceServer, len(servers))
+	for _, s := range servers {
+		found[s.ID] = s
 	}
 	return found, nil
 }

@@ -17,6 +17,9 @@ var tagged = map[drs.ResourceType]string{
 	drs.TypeRecoveryInstance: "recovery_instances",
 	drs.TypeRecoveryPlan:     "recovery_plans",
 	drs.TypePlanExecution:    "plan_executions",
+
+	drs.TypeReplicationTemplate: "replication_templates",
+	drs.TypeLaunchTemplate:      "launch_templates",
 }
 
 // Tags returns the tags of one resource, or ErrAbsent.
