@@ -18,9 +18,9 @@ import (
 // Catalog is where the state of replication is recorded and looked up. Calls for
 // different servers are concurrent.
 type Catalog interface {
-	// Admit tells what a session of this server begins with. A *drs.Error, such
-	// as for a deleted or stopped server, refuses the agent for good; any other
-	// error makes it try again.
+	// Admit tells what a session of this server begins with. ErrStopped makes the
+	// agent ask again now and then; a *drs.Error, such as for a deleted server,
+	// refuses it for good; any other error makes it try again.
 	Admit(ctx context.Context, account string, server drs.SourceServerID) (Admission, error)
 	// UpdateProperties records the inventory that an agent sent.
 	UpdateProperties(ctx context.Context, server drs.SourceServerID, p drs.SourceProperties) error
@@ -31,6 +31,9 @@ type Catalog interface {
 	// AddPoint records a recovery point that is in the vault; again changes nothing.
 	AddPoint(ctx context.Context, p drs.RecoveryPoint) error
 }
+
+// ErrStopped: the replication of the server was stopped by an order of the user.
+var ErrStopped = errors.New("replication was stopped by StopReplication; StartReplication starts it again")
 
 // Admission is what a session begins with.
 type Admission struct {
@@ -122,15 +125,35 @@ func (s *Server) Expect(server drs.SourceServerID, info drs.DataReplicationInfo)
 	}
 }
 
-// Forget ends a server's session, if there is one, and expects it no more. For
-// servers that are deleted, stopped or disconnected.
+// Forget ends a server's session, if there is one, and expects it no more; its
+// agent ends, too. For servers that are deleted or disconnected. When it returns,
+// nothing of the session writes any more.
 func (s *Server) Forget(server drs.SourceServerID, why string) {
+	s.dismiss(server, &replication.Error{Code: replication.CodeForbidden, Text: why})
+}
+
+// Pause is Forget for a server whose replication is stopped: the agent goes on
+// asking for a session.
+func (s *Server) Pause(server drs.SourceServerID, why string) {
+	s.dismiss(server, &replication.Error{Code: replication.CodeStopped, Text: why})
+}
+
+// Restart ends a server's session, if there is one, so that its agent begins
+// another.
+func (s *Server) Restart(server drs.SourceServerID, why string) {
+	if session := s.session(server); session != nil {
+		session.stop(&replication.Error{Code: replication.CodeBusy, Text: why, NextStep: "the agent connects again by itself"})
+		<-session.done
+	}
+}
+
+func (s *Server) dismiss(server drs.SourceServerID, why *replication.Error) {
 	s.mu.Lock()
 	session := s.sessions[server]
 	delete(s.absent, server)
 	s.mu.Unlock()
 	if session != nil {
-		session.stop(&replication.Error{Code: replication.CodeForbidden, Text: why})
+		session.stop(why)
 		<-session.done
 	}
 	s.mu.Lock()

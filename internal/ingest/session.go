@@ -106,7 +106,10 @@ func (s *session) welcome(ctx context.Context, account string) (Branch, error) {
 	if err != nil {
 		refusal := &replication.Error{Code: replication.CodeInternal, Text: "the server cannot look up this source server now", NextStep: "the agent tries again by itself"}
 		var shown *drs.Error
-		if errors.As(err, &shown) {
+		switch {
+		case errors.Is(err, ErrStopped):
+			refusal = &replication.Error{Code: replication.CodeStopped, Text: ErrStopped.Error()}
+		case errors.As(err, &shown):
 			refusal = &replication.Error{Code: replication.CodeForbidden, Text: shown.Message}
 		}
 		s.conn.Refuse(refusal)

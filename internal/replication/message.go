@@ -231,15 +231,16 @@ type Inventory struct{ JSON []byte }
 type Code uint16
 
 const (
-	CodeInternal    Code = 1 // try again
-	CodeProtocol    Code = 2 // the peer broke the protocol
-	CodeVersion     Code = 3 // no common version
-	CodeSuperseded  Code = 4 // another agent with this identity took over
-	CodeShrunk      Code = 5 // a disk is smaller than its volume
-	CodeForbidden   Code = 6 // this agent may not replicate (deleted, stopped)
-	CodeDamaged     Code = 7 // the vault's copy does not pass its checks
-	CodeBusy        Code = 8 // try again later
-	CodeDiskMissing Code = 9 // a disk of the head was not named
+	CodeInternal    Code = 1  // try again
+	CodeProtocol    Code = 2  // the peer broke the protocol
+	CodeVersion     Code = 3  // no common version
+	CodeSuperseded  Code = 4  // another agent with this identity took over
+	CodeShrunk      Code = 5  // a disk is smaller than its volume
+	CodeForbidden   Code = 6  // this agent may not replicate (deleted, disconnected)
+	CodeDamaged     Code = 7  // the vault's copy does not pass its checks
+	CodeBusy        Code = 8  // try again later
+	CodeDiskMissing Code = 9  // a disk of the head was not named
+	CodeStopped     Code = 10 // replication was stopped by an order: ask again now and then
 )
 
 // Error ends the session. As a Go error it is what Receive returns.

@@ -35,6 +35,9 @@ type Config struct {
 	// FuzzyAfter is how long disks may go without a quiet pass before a fuzzy
 	// point is sealed; 0: 30 s.
 	FuzzyAfter time.Duration
+	// AskStopped is how often an agent whose replication is stopped asks whether it
+	// still is; 0: 10 s.
+	AskStopped time.Duration
 	Workers    int    // parallel readers and compressors; 0: one per CPU, at most 8
 	Version    string // of the program, for the server's records
 
@@ -45,6 +48,7 @@ type Config struct {
 const (
 	defaultEpoch      = 5 * time.Second
 	defaultFuzzyAfter = 30 * time.Second
+	defaultAskStopped = 10 * time.Second
 
 	// idleShare is the most of its time that an agent spends on passes while they
 	// find nothing, and then with one worker; busyShare while they do.
@@ -99,6 +103,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.FuzzyAfter == 0 {
 		c.FuzzyAfter = defaultFuzzyAfter
+	}
+	if c.AskStopped == 0 {
+		c.AskStopped = defaultAskStopped
 	}
 	if c.Workers <= 0 {
 		c.Workers = min(runtime.GOMAXPROCS(0), 8)
@@ -163,6 +170,14 @@ func (a *agent) replicate(ctx context.Context) error {
 		if fatal := a.fatal(err); fatal != nil {
 			return fatal
 		}
+		if stopped(err) {
+			a.log.Info("replication is stopped by the server; asking again", "retry_in", a.cfg.AskStopped)
+			if !sleep(ctx, jitter(a.cfg.AskStopped)) {
+				return nil
+			}
+			pause = reconnectFirst
+			continue
+		}
 		if welcomed {
 			pause = reconnectFirst
 		} else if err := a.whereabouts(ctx); err != nil {
@@ -189,6 +204,13 @@ func (a *agent) fatal(err error) error {
 		}
 	}
 	return nil
+}
+
+// stopped tells whether the server ended or refused the session because the user
+// stopped replication.
+func stopped(err error) bool {
+	var told *replication.Error
+	return errors.As(err, &told) && told.Code == replication.CodeStopped
 }
 
 // jitter spreads a pause over half to one and a half of itself, so that agents
