@@ -44,6 +44,9 @@ var rules = []rule{
 	{"internal/ingest", []string{"internal/drs", "internal/durable", "internal/replication", "internal/vault", "internal/iam"},
 		"ingest lets agents into the vault and knows nothing of recovery"},
 
+	{"internal/protection", []string{"internal/drs", "internal/db"},
+		"protection records and orders; agents and vault are behind interfaces of its own"},
+
 	{"internal/iam", []string{"internal/drs", "internal/durable"},
 		"who may do what is decided without looking at the data"},
 	{"internal/db", []string{"internal/drs"},
