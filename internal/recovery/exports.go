@@ -99,7 +99,7 @@ func (e *exports) openDisks(ctx context.Context, instance drs.RecoveryInstance) 
 	if err != nil {
 		return nil, err
 	}
-	image, err := s.Vault.OpenPoint(ctx, instance.SourceServer, instance.Point)
+	image, err := s.Vault.OpenPoint(ctx, instance.VaultServer, instance.Point)
 	if err != nil {
 		return nil, err
 	}

@@ -82,10 +82,11 @@ type serverRun struct {
 	service *Service
 	job     drs.Job
 	part    drs.ParticipatingServer
+	held    drs.SourceServerID // where the server's points are
 }
 
 func (s *Service) serverRun(job drs.Job, p drs.ParticipatingServer) serverRun {
-	return serverRun{s, job, p}
+	return serverRun{s, job, p, p.SourceServer}
 }
 
 // log tells a step in the job's log, once however often the step is repeated.
@@ -119,10 +120,13 @@ func (r serverRun) advanceIn(ctx context.Context, tx db.Tx, to drs.LaunchStatus,
 	case drs.LaunchFailed:
 		result = drs.LastLaunchFailed
 	}
-	last := &drs.LastLaunch{
-		Job: r.job.ID, Initiated: r.job.Created, Drill: r.job.Initiated == drs.StartedDrill, Status: to,
+	return tx.SetLastLaunch(ctx, r.lastLaunch(to), result, r.part.SourceServer)
+}
+
+func (r serverRun) lastLaunch(status drs.LaunchStatus) *drs.LastLaunch {
+	return &drs.LastLaunch{
+		Job: r.job.ID, Initiated: r.job.Created, Drill: r.job.Initiated == drs.StartedDrill, Status: status,
 	}
-	return tx.SetLastLaunch(ctx, last, result, r.part.SourceServer)
 }
 
 // explain turns an error into a sentence for the job's log: what happened and

@@ -34,6 +34,8 @@ func (s *Service) launchServer(ctx context.Context, job drs.Job, p drs.Participa
 		return err
 	}
 
+	run.held = server.VaultServer()
+
 	instance, err := run.instance(ctx)
 	if errors.Is(err, db.ErrAbsent) {
 		failed, err := run.cleanUp(ctx)
@@ -153,7 +155,7 @@ func (r serverRun) record(ctx context.Context, server drs.SourceServer, point dr
 		ID: drs.NewRecoveryInstanceID(), Account: r.job.Account, SourceServer: server.ID, Job: r.job.ID,
 		Drill: r.job.Initiated == drs.StartedDrill, State: drs.InstancePending, Launched: now(),
 		Wanted: server.LaunchConfiguration.Disposition != drs.DispositionStopped,
-		Point:  point.ID, PointTaken: point.Taken,
+		Point:  point.ID, PointTaken: point.Taken, VaultServer: server.VaultServer(),
 		Tags: drs.Tags{
 			"AWSElasticDisasterRecoveryManaged": "drs.amazonaws.com",
 			"drs.amazonaws.com-job":             string(r.job.ID),
@@ -177,7 +179,7 @@ func (r serverRun) boot(ctx context.Context, server drs.SourceServer, instance d
 	config := server.LaunchConfiguration
 	failed := func(event drs.JobEvent, err error) (*launchFailure, error) { return &launchFailure{event, err}, nil }
 
-	if err := s.Vault.Fork(ctx, server.ID, instance.Point, string(instance.ID)); err != nil && !errors.Is(err, vault.ErrExists) {
+	if err := s.Vault.Fork(ctx, instance.VaultServer, instance.Point, string(instance.ID)); err != nil && !errors.Is(err, vault.ErrExists) {
 		return failed(drs.EventLaunchFailed, fmt.Errorf("branch off recovery point %s: %w", instance.Point, err))
 	}
 	disks, err := s.exports.open(ctx, instance)
@@ -214,8 +216,12 @@ func (r serverRun) boot(ctx context.Context, server drs.SourceServer, instance d
 	if err != nil {
 		return failed(drs.EventLaunchFailed, err)
 	}
+	runs, aside, err := r.actions(ctx, server)
+	if err != nil {
+		return nil, err
+	}
 	if err := r.log(ctx, drs.JobLogItem{
-		Event: drs.EventLaunchStart, Instance: instance.ID, Note: sentences("Runs with "+accelerator+".", note),
+		Event: drs.EventLaunchStart, Instance: instance.ID, Note: sentences("Runs with "+accelerator+".", note, aside),
 	}); err != nil {
 		return nil, err
 	}
@@ -233,7 +239,8 @@ func (r serverRun) boot(ctx context.Context, server drs.SourceServer, instance d
 		_, err := tx.MoveInstance(ctx, instance.ID, state, func(i *drs.RecoveryInstance) { i.Properties = plan.properties })
 		return errors.Join(err,
 			tx.SetRecoveryInstance(ctx, server.ID, instance.ID),
-			r.advanceIn(ctx, tx, drs.LaunchLaunched, instance.ID))
+			r.advanceIn(ctx, tx, drs.LaunchLaunched, instance.ID),
+			r.keepRuns(ctx, tx, runs))
 	})
 	if err == nil && state == drs.InstanceRunning {
 		// It may have ended before its record could follow it.

@@ -16,7 +16,7 @@ import (
 // failed is the reason why there is none, for the job's log; err means that the
 // job could not go on.
 func (r serverRun) choosePoint(ctx context.Context) (point drs.RecoveryPoint, failed error, err error) {
-	s, server := r.service, r.part.SourceServer
+	s, server := r.service, r.held
 	if r.part.Snapshot != "" {
 		point, failed = s.DB.Point(ctx, r.part.Snapshot)
 		if failed != nil && !errors.Is(failed, db.ErrAbsent) {

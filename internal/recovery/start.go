@@ -83,7 +83,11 @@ func (s *Service) mayStart(ctx context.Context, tx db.Tx, account drs.Account, r
 	if err != nil {
 		return err
 	}
-	ready, err := tx.HaveLatest(ctx, ids)
+	held := make([]drs.SourceServerID, 0, len(ids)) // where the points are
+	for _, id := range ids {
+		held = append(held, vaultServer(servers, id))
+	}
+	ready, err := tx.HaveLatest(ctx, held)
 	if err != nil {
 		return err
 	}
@@ -93,16 +97,18 @@ func (s *Service) mayStart(ctx context.Context, tx db.Tx, account drs.Account, r
 		if !ok {
 			return conflict(id, "Source server %s does not exist in this account and region. DescribeSourceServers lists those that do.", id)
 		}
-		switch state := server.Replication.State; state {
-		case drs.ReplicationStopped, drs.ReplicationDisconnected:
+		if why := server.Staging.Error; why != "" {
+			return conflict(id, "Extended source server %s cannot be recovered. %s", id, why)
+		}
+		if state := server.Replication.State; state.Ended() {
 			return conflict(id, "Source server %s cannot be recovered: its replication is %s.", id, state)
 		}
 		switch {
 		case want.Snapshot != "":
-			if err := mayUse(ctx, tx, id, want.Snapshot); err != nil {
+			if err := mayUse(ctx, tx, id, server.VaultServer(), want.Snapshot); err != nil {
 				return err
 			}
-		case !ready[id]:
+		case !ready[server.VaultServer()]:
 			return conflict(id, "Source server %s has no consistent recovery point yet (replication state %s). "+
 				"Wait for its initial sync to end, or name a point: `lifeboat points %s --fuzzy` lists those that hold a mix of moments.",
 				id, server.Replication.State, id)
@@ -111,7 +117,15 @@ func (s *Service) mayStart(ctx context.Context, tx db.Tx, account drs.Account, r
 	return nil
 }
 
-func mayUse(ctx context.Context, tx db.Tx, server drs.SourceServerID, id drs.RecoverySnapshotID) error {
+// vaultServer is where the data of one of the servers lies.
+func vaultServer(servers map[drs.SourceServerID]drs.SourceServer, id drs.SourceServerID) drs.SourceServerID {
+	if server, ok := servers[id]; ok {
+		return server.VaultServer()
+	}
+	return id
+}
+
+func mayUse(ctx context.Context, tx db.Tx, server, held drs.SourceServerID, id drs.RecoverySnapshotID) error {
 	point, err := tx.Point(ctx, id)
 	if errors.Is(err, db.ErrAbsent) {
 		return conflict(server, "Recovery snapshot %s does not exist (any more). DescribeRecoverySnapshots lists those of source server %s.", id, server)
@@ -119,7 +133,7 @@ func mayUse(ctx context.Context, tx db.Tx, server drs.SourceServerID, id drs.Rec
 	if err != nil {
 		return err
 	}
-	if point.SourceServer != server {
+	if point.SourceServer != held {
 		return conflict(server, "Recovery snapshot %s is not one of source server %s. DescribeRecoverySnapshots lists those that are.", id, server)
 	}
 	return nil

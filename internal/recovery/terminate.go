@@ -104,7 +104,7 @@ func (s *Service) remove(ctx context.Context, instance drs.RecoveryInstance) err
 		// The log is thrown away below: what could not be written to it is no loss.
 		s.Log.Warn("disks of a terminated instance did not close cleanly", "instance", instance.ID, "err", err)
 	}
-	err = s.Vault.DropBranch(ctx, instance.SourceServer, string(instance.ID))
+	err = s.Vault.DropBranch(ctx, instance.VaultServer, string(instance.ID))
 	var damage *vault.CorruptError
 	switch {
 	case errors.As(err, &damage):
