@@ -17,6 +17,8 @@ import (
 	"lifeboat/internal/drs"
 	"lifeboat/internal/drsapi"
 	"lifeboat/internal/iam"
+	"lifeboat/internal/protection"
+	"lifeboat/internal/recovery"
 	"lifeboat/internal/recovery/plan"
 )
 
@@ -46,7 +48,9 @@ func newSite(t *testing.T) *site {
 	must(t, s.db.Initialize(t.Context(), home))
 	key := iam.NewAccessKey(home)
 	api, err := drsapi.New(drsapi.Config{
-		DB: s.db, Recovery: jobs{s.db}, Plans: plan.New(s.db, nil, slog.New(slog.DiscardHandler), nil), PageKey: bytes.Repeat([]byte("k"), 32), Log: slog.New(slog.DiscardHandler),
+		DB: s.db, Recovery: jobs{db: s.db}, Protection: protection.New(protection.Config{DB: s.db, Log: slog.New(slog.DiscardHandler)}),
+		Plans:   plan.New(s.db, nil, slog.New(slog.DiscardHandler), nil),
+		PageKey: bytes.Repeat([]byte("k"), 32), Log: slog.New(slog.DiscardHandler),
 		Verifier: &iam.Verifier{Service: "drs", Region: home.Region, Keys: iam.NewKeyring(key)},
 	})
 	must(t, err)
@@ -128,7 +132,10 @@ func (s *site) addInstance(server drs.SourceServer, job drs.JobID, tags drs.Tags
 }
 
 // jobs records jobs as package recovery does, and does none of their work.
-type jobs struct{ db *db.DB }
+type jobs struct {
+	*recovery.Service // nil: no test gets to the rest of it
+	db                *db.DB
+}
 
 func (j jobs) StartRecovery(ctx context.Context, account drs.Account, r drs.StartRecovery) (drs.Job, error) {
 	job := drs.Job{

@@ -29,6 +29,27 @@ const MaxBody = 1 << 20
 type Recovery interface {
 	StartRecovery(ctx context.Context, account drs.Account, request drs.StartRecovery) (drs.Job, error)
 	TerminateRecoveryInstances(ctx context.Context, account drs.Account, instances []drs.RecoveryInstanceID) (drs.Job, error)
+	// DisconnectInstance and ReleaseInstance leave the instance's machine running;
+	// a released instance is not listed any more.
+	DisconnectInstance(ctx context.Context, account drs.Account, id drs.RecoveryInstanceID) error
+	ReleaseInstance(ctx context.Context, account drs.Account, id drs.RecoveryInstanceID) error
+}
+
+// Protection carries out orders about the protection of source servers, and
+// refuses what their state does not allow with *drs.Error. An order that was taken
+// is durable.
+type Protection interface {
+	Stop(ctx context.Context, account drs.Account, id drs.SourceServerID) (drs.SourceServer, error)
+	Start(ctx context.Context, account drs.Account, id drs.SourceServerID) (drs.SourceServer, error)
+	Retry(ctx context.Context, account drs.Account, id drs.SourceServerID) (drs.SourceServer, error)
+	Disconnect(ctx context.Context, account drs.Account, id drs.SourceServerID) (drs.SourceServer, error)
+	Delete(ctx context.Context, account drs.Account, id drs.SourceServerID) error
+	// Extend makes a source server of the account that stands for one of another.
+	Extend(ctx context.Context, account drs.Account, arn string, tags drs.Tags) (drs.SourceServer, error)
+	// MayExtend refuses when the staging account does not let the account do that.
+	MayExtend(ctx context.Context, staging, account drs.Account) error
+	// Reconfigured makes a changed replication configuration take effect.
+	Reconfigured(drs.SourceServer)
 }
 
 // Verifier tells which access key signed a request with this body; it refuses
@@ -40,10 +61,11 @@ type Verifier interface {
 // Config is what an API is made of. Members are required unless they say what
 // leaving them out means.
 type Config struct {
-	DB       *db.DB
-	Recovery Recovery
-	Plans    Plans
-	Verifier Verifier
+	DB         *db.DB
+	Recovery   Recovery
+	Protection Protection
+	Plans      Plans
+	Verifier   Verifier
 	// PageKey authenticates pagination tokens; it must stay the same for tokens
 	// to outlive a restart.
 	PageKey []byte
@@ -74,8 +96,8 @@ type API struct {
 
 // New makes an API. It fails only on a Config that lacks something.
 func New(c Config) (*API, error) {
-	if c.DB == nil || c.Recovery == nil || c.Plans == nil || c.Verifier == nil || c.Log == nil || len(c.PageKey) < 16 {
-		return nil, errors.New("drs api: DB, Recovery, Plans, Verifier, Log and a PageKey of at least 16 bytes are required")
+	if c.DB == nil || c.Recovery == nil || c.Protection == nil || c.Plans == nil || c.Verifier == nil || c.Log == nil || len(c.PageKey) < 16 {
+		return nil, errors.New("drs api: DB, Recovery, Protection, Plans, Verifier, Log and a PageKey of at least 16 bytes are required")
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -34,6 +34,23 @@ func parseObject(body []byte) (map[string]any, error) {
 	return members, nil
 }
 
+// propertyNames is where the schema of a map keeps that of its keys.
+const propertyNames = "propertyNames"
+
+// boundTags gives the maps of text in a request their bounds: they are tags, all of
+// them.
+func boundTags(schemas huma.Registry, s *huma.Schema) {
+	for s.Ref != "" {
+		s = schemas.SchemaFromRef(s.Ref)
+	}
+	for _, member := range s.Properties {
+		if of, ok := member.AdditionalProperties.(*huma.Schema); ok && of.Type == huma.TypeString && of.MaxLength == nil {
+			member.AdditionalProperties = text(0, maxTagText, "")
+			member.Extensions = map[string]any{propertyNames: text(0, maxTagText, "")}
+		}
+	}
+}
+
 // checker holds a value against a schema, member by member, and collects what is
 // wrong with it.
 type checker struct {
@@ -49,12 +66,17 @@ func (c *checker) wrong(path string, value any, format string, args ...any) {
 		return
 	}
 	shown := ""
-	// Tags may hold secrets, so the model calls them sensitive.
-	if text, ok := value.(string); ok && !strings.HasPrefix(path, "tag") && utf8.RuneCountInString(text) <= 64 {
+	// Tags may hold secrets.
+	if text, ok := value.(string); ok && !sensitive(path) && utf8.RuneCountInString(text) <= 64 {
 		shown = fmt.Sprintf(" '%s'", text)
 	}
 	message := fmt.Sprintf("Value%s at '%s' failed to satisfy constraint: Member must %s", shown, path, fmt.Sprintf(format, args...))
 	c.problems = append(c.problems, drs.FieldError{Name: path, Message: message})
+}
+
+// sensitive tells the members that the model calls so.
+func sensitive(path string) bool {
+	return strings.HasPrefix(path, "tag") || strings.HasPrefix(path, "stagingAreaTags")
 }
 
 // invalidFields is the refusal that tells all problems.
@@ -87,7 +109,7 @@ func (c *checker) value(s *huma.Schema, path string, v any) any {
 			return nil
 		}
 		if of, ok := s.AdditionalProperties.(*huma.Schema); ok {
-			return c.entries(of, path, object)
+			return c.entries(s, of, path, object)
 		}
 		return c.members(s, path, object)
 	case huma.TypeArray:
@@ -132,9 +154,17 @@ func (c *checker) members(s *huma.Schema, path string, object map[string]any) ma
 }
 
 // entries checks a map from any key to a value of one shape.
-func (c *checker) entries(of *huma.Schema, path string, object map[string]any) map[string]any {
+func (c *checker) entries(s, of *huma.Schema, path string, object map[string]any) map[string]any {
 	kept := make(map[string]any, len(object))
+	if s.MaxProperties != nil && len(object) > *s.MaxProperties {
+		c.wrong(path, nil, "have length less than or equal to %d", *s.MaxProperties)
+		return kept
+	}
+	names, _ := s.Extensions[propertyNames].(*huma.Schema)
 	for _, key := range sortedNames(object) {
+		if names != nil {
+			c.text(names, path+" (a key)", key)
+		}
 		if v := object[key]; v != nil {
 			kept[key] = c.value(of, path, v)
 		}

@@ -165,10 +165,6 @@ func TestCLIRefusals(t *testing.T) {
 	if err == nil || !strings.Contains(stderr, "(ResourceNotFoundException)") {
 		t.Errorf("unknown server: %v %s", err, stderr)
 	}
-	_, stderr, err = s.cli(home, "list-staging-accounts")
-	if err == nil || !strings.Contains(stderr, "(UnknownOperationException)") || !strings.Contains(stderr, "does not support") {
-		t.Errorf("unsupported operation: %v %s", err, stderr)
-	}
 	key := s.keys[home]
 	key.Secret = "wrong"
 	s.keys[home] = key

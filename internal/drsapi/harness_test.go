@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +25,8 @@ import (
 	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
 	"lifeboat/internal/iam"
+	"lifeboat/internal/protection"
+	"lifeboat/internal/recovery"
 	"lifeboat/internal/recovery/plan"
 )
 
@@ -38,6 +41,8 @@ type site struct {
 	db       *db.DB
 	recovery *jobStarter
 	plans    *plan.Service // executions stand still until somebody runs it
+	agents   *agentLog
+	vault    *memVault
 	server   *httptest.Server
 	dir      string // holds ca.pem
 	keys     map[drs.Account]iam.AccessKey
@@ -61,10 +66,21 @@ func newSite(t testing.TB) *site {
 	for _, account := range []drs.Account{home, other} {
 		s.keys[account] = iam.NewAccessKey(account)
 	}
-	s.recovery = &jobStarter{db: s.db}
+	s.recovery = newJobStarter(s.db)
+	s.agents, s.vault = &agentLog{}, &memVault{held: map[drs.SourceServerID]bool{}}
+	guard := protection.New(protection.Config{
+		DB: s.db, Agents: s.agents, Vault: s.vault, Log: slog.New(slog.DiscardHandler),
+		Trusts: func(_ context.Context, staging, target drs.Account) (bool, error) {
+			return staging == other && target == home, nil
+		},
+	})
 	s.plans = plan.New(s.db, s.recovery, slog.New(slog.DiscardHandler), nil)
+	life, end := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = guard.Run(life) })
+	t.Cleanup(func() { end(); running.Wait() })
 	s.api, err = New(Config{
-		DB: s.db, Recovery: s.recovery, Plans: s.plans, PageKey: bytes.Repeat([]byte("k"), 32),
+		DB: s.db, Recovery: s.recovery, Protection: guard, Plans: s.plans, PageKey: bytes.Repeat([]byte("k"), 32),
 		Verifier: &iam.Verifier{Service: "drs", Region: home.Region, Keys: iam.NewKeyring(s.keys[home], s.keys[other])},
 		Log:      slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
@@ -229,9 +245,10 @@ func (s *site) addInstance(server drs.SourceServer, job drs.JobID) drs.RecoveryI
 // jobStarter keeps jobs in the database and leaves them pending: the API's view
 // of package recovery. fail makes it refuse, panic makes it break.
 type jobStarter struct {
-	db    *db.DB
-	fail  error
-	panic any
+	*recovery.Service // for what needs tables alone
+	db                *db.DB
+	fail              error
+	panic             any
 }
 
 func (j *jobStarter) StartRecovery(ctx context.Context, account drs.Account, request drs.StartRecovery) (job drs.Job, err error) {
@@ -296,4 +313,71 @@ func (j *jobStarter) TerminateRecoveryInstances(ctx context.Context, account drs
 
 func (j *jobStarter) insert(ctx context.Context, job drs.Job) error {
 	return j.db.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return tx.InsertJob(ctx, job) })
+}
+
+func newJobStarter(d *db.DB) *jobStarter {
+	return &jobStarter{Service: &recovery.Service{Config: recovery.Config{DB: d}}, db: d}
+}
+
+// agentLog takes the place of the replication server and notes what it is told.
+type agentLog struct {
+	mu   sync.Mutex
+	told []string // guarded by mu
+}
+
+func (a *agentLog) note(what string, id drs.SourceServerID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.told = append(a.told, what+" "+string(id))
+}
+
+func (a *agentLog) take() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	told := a.told
+	a.told = nil
+	return told
+}
+
+func (a *agentLog) Reconfigured(s drs.SourceServer) {
+	a.note(fmt.Sprint("throttle ", s.ReplicationConfiguration.BandwidthThrottlingMbps), s.ID)
+}
+func (a *agentLog) Expect(id drs.SourceServerID, _ drs.DataReplicationInfo) { a.note("expect", id) }
+func (a *agentLog) Pause(id drs.SourceServerID, _ string)                   { a.note("pause", id) }
+func (a *agentLog) Restart(id drs.SourceServerID, _ string)                 { a.note("restart", id) }
+func (a *agentLog) Forget(id drs.SourceServerID, _ string)                  { a.note("forget", id) }
+
+// memVault knows which servers it holds data of.
+type memVault struct {
+	mu     sync.Mutex
+	held   map[drs.SourceServerID]bool // guarded by mu, as all below
+	locked time.Time
+	drops  int
+}
+
+func (v *memVault) CreateServer(_ context.Context, id drs.SourceServerID) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.held[id] = true
+	return nil
+}
+
+func (v *memVault) DropServer(_ context.Context, id drs.SourceServerID) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.held, id)
+	v.drops++
+	return nil
+}
+
+func (v *memVault) LockedUntil(context.Context, drs.SourceServerID) (time.Time, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.locked, nil
+}
+
+func (v *memVault) has(id drs.SourceServerID) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.held[id]
 }

@@ -19,6 +19,7 @@ import (
 	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
 	"lifeboat/internal/iam"
+	"lifeboat/internal/protection"
 	"lifeboat/internal/recovery/plan"
 )
 
@@ -62,7 +63,7 @@ func TestWire(t *testing.T) {
 		{"other case", "POST", "/describejobs", "{}", 404, "UnknownOperationException"},
 		{"tags of nothing", "GET", "/tags/", "", 404, "UnknownOperationException"},
 		{"put tags", "PUT", "/tags/" + arn, "", 404, "UnknownOperationException"},
-		{"not supported yet", "POST", "/DeleteJob", "{}", 404, "UnknownOperationException"},
+		{"delete nothing", "POST", "/DeleteJob", "{}", 400, "ValidationException fieldValidationFailed"},
 		{"unknown server", "POST", "/GetReplicationConfiguration", `{"sourceServerID":"s-00000000000000000"}`, 404, "ResourceNotFoundException"},
 	}
 	for _, c := range cases {
@@ -257,9 +258,13 @@ func FuzzAPI(f *testing.F) {
 		f.Fatal(err)
 	}
 	var log bytes.Buffer
-	jobs := &jobStarter{db: store}
+	jobs := newJobStarter(store)
 	api, err := New(Config{
-		DB: store, Recovery: jobs, Plans: plan.New(store, jobs, slog.New(slog.DiscardHandler), nil), Verifier: trusting{iam.NewAccessKey(home)}, PageKey: make([]byte, 32),
+		DB: store, Recovery: jobs, Protection: protection.New(protection.Config{
+			DB: store, Agents: &agentLog{}, Vault: &memVault{held: map[drs.SourceServerID]bool{}}, Log: slog.New(slog.DiscardHandler),
+		}),
+		Plans:    plan.New(store, jobs, slog.New(slog.DiscardHandler), nil),
+		Verifier: trusting{iam.NewAccessKey(home)}, PageKey: make([]byte, 32),
 		Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelError})),
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package drsapi
 
 import (
 	"context"
+	"errors"
 
 	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
@@ -40,6 +41,19 @@ type participatingServer struct {
 	SourceServerID     sourceServerID     `json:"sourceServerID"`
 	RecoveryInstanceID recoveryInstanceID `json:"recoveryInstanceID,omitempty"`
 	LaunchStatus       string             `json:"launchStatus" enum:"PENDING,IN_PROGRESS,LAUNCHED,FAILED,TERMINATED"`
+	// LaunchActionsStatus is there once the launch got to its actions.
+	LaunchActionsStatus *launchActionsStatus `json:"launchActionsStatus,omitempty"`
+}
+
+type launchActionsStatus struct {
+	Runs []launchActionRun `json:"runs"`
+}
+
+type launchActionRun struct {
+	Action        launchAction `json:"action"`
+	RunID         string       `json:"runId"`
+	Status        string       `json:"status" enum:"IN_PROGRESS,SUCCEEDED,FAILED"`
+	FailureReason string       `json:"failureReason,omitempty"`
 }
 
 // participatingResource is a source network in a job; there are none here.
@@ -81,10 +95,32 @@ func jobOf(j drs.Job) job {
 		ParticipatingServers: mapped(j.Servers, func(s drs.ParticipatingServer) participatingServer {
 			return participatingServer{
 				SourceServerID: sourceServerID(s.SourceServer), RecoveryInstanceID: recoveryInstanceID(s.Instance),
-				LaunchStatus: string(s.Status),
+				LaunchStatus: string(s.Status), LaunchActionsStatus: launchActionsStatusOf(s.Actions),
 			}
 		}),
 		Tags:                   tagsOf(j.Tags),
 		ParticipatingResources: []participatingResource{},
 	}
+}
+
+func launchActionsStatusOf(runs []drs.LaunchActionRun) *launchActionsStatus {
+	if len(runs) == 0 {
+		return nil
+	}
+	return &launchActionsStatus{mapped(runs, func(r drs.LaunchActionRun) launchActionRun {
+		return launchActionRun{Action: launchActionOf(r.Action), RunID: r.ID, Status: string(r.Status), FailureReason: clip(r.Reason, boundedLength)}
+	})}
+}
+
+type deleteJobRequest struct {
+	JobID jobID `json:"jobID"`
+}
+
+// deleteJob forgets a job that has completed, with its log.
+func (c caller) deleteJob(ctx context.Context, in *deleteJobRequest) (*nothing, error) {
+	err := c.DB.DeleteJob(ctx, c.account, drs.JobID(in.JobID))
+	if errors.Is(err, db.ErrAbsent) {
+		return nil, drs.NotFound(drs.TypeJob, string(in.JobID))
+	}
+	return nil, err
 }

@@ -72,22 +72,16 @@ func (c caller) updateLaunchConfiguration(ctx context.Context, in *updateLaunchC
 		return nil, drs.Invalid("launchIntoInstanceProperties.launchIntoEC2InstanceID",
 			"Launching into an existing instance is not supported here: a recovery always makes a machine of its own. Leave the member out.")
 	}
-	if _, err := c.existingServer(ctx, in.SourceServerID); err != nil {
-		return nil, err
-	}
-	err := c.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
+	server, err := c.DB.Configure(ctx, c.account, id, func(ctx context.Context, tx db.Tx, s *drs.SourceServer) error {
 		busy, err := tx.Busy(ctx, []drs.SourceServerID{id})
-		if job, ok := busy[id]; ok && err == nil {
+		if err != nil {
+			return err
+		}
+		if job, ok := busy[id]; ok {
 			return drs.Conflict(drs.TypeSourceServer, string(id),
 				"Source server %s is being processed by job %s. Change its launch configuration when the job has completed.", id, job)
 		}
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	updated, err := c.DB.UpdateLaunchConfiguration(ctx, c.account, id, func(l *drs.LaunchConfiguration) error {
-		in.apply(l)
+		in.apply(&s.LaunchConfiguration)
 		return nil
 	})
 	if errors.Is(err, db.ErrAbsent) {
@@ -96,34 +90,20 @@ func (c caller) updateLaunchConfiguration(ctx context.Context, in *updateLaunchC
 	if err != nil {
 		return nil, err
 	}
-	return launchConfigurationOf(in.SourceServerID, updated), nil
+	return launchConfigurationOf(in.SourceServerID, server.LaunchConfiguration), nil
 }
 
 func (in *updateLaunchConfigurationRequest) apply(l *drs.LaunchConfiguration) {
-	if in.Name != nil {
-		l.Name = string(*in.Name)
+	setText(&l.Name, in.Name)
+	setText(&l.Disposition, in.LaunchDisposition)
+	setText(&l.RightSizing, in.RightSizingMethod)
+	setBool(&l.CopyPrivateIP, in.CopyPrivateIP)
+	setBool(&l.CopyTags, in.CopyTags)
+	if in.Licensing != nil {
+		setBool(&l.OSByol, in.Licensing.OSByol)
 	}
-	if in.LaunchDisposition != nil {
-		l.Disposition = drs.LaunchDisposition(*in.LaunchDisposition)
-	}
-	if in.RightSizingMethod != nil {
-		l.RightSizing = drs.RightSizingMethod(*in.RightSizingMethod)
-	}
-	if in.CopyPrivateIP != nil {
-		l.CopyPrivateIP = *in.CopyPrivateIP
-	}
-	if in.CopyTags != nil {
-		l.CopyTags = *in.CopyTags
-	}
-	if in.Licensing != nil && in.Licensing.OSByol != nil {
-		l.OSByol = *in.Licensing.OSByol
-	}
-	if in.PostLaunchEnabled != nil {
-		l.PostLaunchEnabled = *in.PostLaunchEnabled
-	}
-	if in.RecoveryMode != nil {
-		l.RecoveryMode = drs.RecoveryMode(*in.RecoveryMode)
-	}
+	setBool(&l.PostLaunchEnabled, in.PostLaunchEnabled)
+	setText(&l.RecoveryMode, in.RecoveryMode)
 }
 
 func launchConfigurationOf(id sourceServerID, l drs.LaunchConfiguration) *launchConfiguration {

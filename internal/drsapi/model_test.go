@@ -77,14 +77,25 @@ var sampleText = map[string]string{
 	"RecoveryInstanceID": "i-0123456789abcdef0", "EC2InstanceID": "i-0123456789abcdef0", "AccountID": "111122223333",
 	"ISO8601DatetimeString": "2026-03-01T12:00:00Z", "ARN": "arn:aws:drs:eu-west-1:111122223333:source-server/s-0123456789abcdef0",
 	"StrictDRSARN":     "arn:aws:drs:eu-west-1:111122223333:recovery-plan/plan-0123456789abcdef0",
-	"SourceServerARN":  "arn:aws:drs:eu-west-1:111122223333:source-server/s-0123456789abcdef0",
 	"RecoveryPlanName": "Plan 1", "RecoveryPlanStepName": "Step 1", "RecoveryPlanDescription": "x", "ClientIdempotencyToken": "x",
+	"ReplicationConfigurationTemplateID": "rct-0123456789abcdef0", "LaunchConfigurationTemplateID": "lct-0123456789abcdef0",
+	"SourceServerARN": "arn:aws:drs:eu-west-1:444455556666:source-server/s-0123456789abcdef0",
+	"SubnetID":        "subnet-01234567", "SecurityGroupID": "sg-01234567", "EC2InstanceType": "t3.small",
+	"LaunchActionResourceId": "s-0123456789abcdef0", "LaunchActionId": "01234567-89ab-cdef-0123-456789abcdef",
+	"LaunchActionName": "a", "LaunchActionDescription": "d", "LaunchActionVersion": "$LATEST", "SsmDocumentName": "AWS-RunShellScript",
+	"LaunchActionParameterName": "p", "LaunchActionParameterValue": "v", "MaxResultsType": "",
 	"BoundedString": "x", "SmallBoundedString": "x", "PaginationToken": "", "TagKey": "k", "TagValue": "v",
 }
 
 // sample builds a valid value of a shape: only what is required, or everything.
 func (m *model) sample(t *testing.T, name string, full bool) any {
 	s := m.Shapes[name]
+	if name == "PITPolicy" { // the domain allows but one
+		rule := func(units string, interval, retention int) any {
+			return map[string]any{"units": units, "interval": interval, "retentionDuration": retention}
+		}
+		return []any{rule("MINUTE", 10, 60), rule("HOUR", 1, 24), rule("DAY", 1, 7)}
+	}
 	switch s.Type {
 	case "structure":
 		out := map[string]any{}
@@ -100,7 +111,7 @@ func (m *model) sample(t *testing.T, name string, full bool) any {
 		}
 		return out
 	case "list":
-		return []any{m.sample(t, s.Member.Shape, full)}
+		return slices.Repeat([]any{m.sample(t, s.Member.Shape, full)}, int(max(1, deref(s.Min))))
 	case "map":
 		return map[string]any{m.sample(t, s.Key.Shape, full).(string): m.sample(t, s.Value.Shape, full)}
 	case "string":
@@ -134,7 +145,9 @@ func (m *model) violations(t *testing.T, name, path string, put func(any) map[st
 	s := m.Shapes[name]
 	var out []violation
 	broken := func(what string, v any) {
-		out = append(out, violation{name: path + ": " + what, field: path, input: put(v)})
+		if input := put(v); input != nil {
+			out = append(out, violation{name: path + ": " + what, field: path, input: input})
+		}
 	}
 	switch s.Type {
 	case "structure":
@@ -168,11 +181,31 @@ func (m *model) violations(t *testing.T, name, path string, put func(any) map[st
 		if s.Max != nil {
 			broken("too long", slices.Repeat([]any{m.sample(t, s.Member.Shape, false)}, int(*s.Max)+1))
 		}
-		out = append(out, m.violations(t, s.Member.Shape, path+"[0]", func(v any) map[string]any { return put([]any{v}) })...)
+		out = append(out, m.violations(t, s.Member.Shape, path+"[0]", func(v any) map[string]any {
+			list := slices.Clone(m.sample(t, name, false).([]any)) // as long as it must be
+			list[0] = v
+			return put(list)
+		})...)
 	case "map":
 		broken("wrong type", []any{})
-		for _, long := range []map[string]any{{strings.Repeat("k", 257): "v"}, {"k": strings.Repeat("v", 257)}} {
-			out = append(out, violation{path + ": too long an entry", "", put(long)})
+		key, value := m.sample(t, s.Key.Shape, false), m.sample(t, s.Value.Shape, false)
+		out = append(out, m.violations(t, s.Key.Shape, "", func(v any) map[string]any {
+			text, ok := v.(string)
+			if !ok { // keys of JSON objects are nothing else
+				return nil
+			}
+			return put(map[string]any{text: value})
+		})...)
+		for _, v := range m.violations(t, s.Value.Shape, "", func(v any) map[string]any { return put(map[string]any{key.(string): v}) }) {
+			v.field = ""
+			out = append(out, v)
+		}
+		if s.Max != nil {
+			many := map[string]any{}
+			for i := range *s.Max + 1 {
+				many[fmt.Sprint("k", i)] = value
+			}
+			broken("too many", many)
 		}
 	case "string":
 		broken("wrong type", 5)
@@ -183,7 +216,7 @@ func (m *model) violations(t *testing.T, name, path string, put func(any) map[st
 			broken("too short", "x")
 		}
 		if s.Pattern != "" {
-			broken("wrong pattern", strings.Repeat("?", max(1, int(deref(s.Min)))))
+			broken("wrong pattern", strings.Repeat("é", max(1, int(deref(s.Min)))))
 		}
 		if len(s.Enum) > 0 {
 			broken("not in enum", "SOMETHING_ELSE")

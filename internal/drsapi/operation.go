@@ -39,6 +39,7 @@ type place struct {
 	member string
 	in     string // "path" or "query"
 	list   bool
+	number bool
 }
 
 // nothing is the output of operations whose reply has no body, and the input of
@@ -64,6 +65,9 @@ func (a *API) register() {
 	add(a, operation{name: "DescribeRecoveryInstances", access: onAnything()}, caller.describeRecoveryInstances)
 	add(a, operation{name: "TerminateRecoveryInstances", access: on(drs.TypeRecoveryInstance, "recoveryInstanceIDs")}, caller.terminateRecoveryInstances)
 
+	a.registerConfigurations()
+	a.registerProtection()
+
 	add(a, operation{name: "TagResource", route: route{"POST", tagsPath}, beforeInitialize: true, access: onARN("resourceArn")}, caller.tagResource)
 	add(a, operation{name: "UntagResource", route: route{"DELETE", tagsPath}, beforeInitialize: true, access: onARN("resourceArn")}, caller.untagResource)
 	add(a, operation{name: "ListTagsForResource", route: route{"GET", tagsPath}, beforeInitialize: true, access: onARN("resourceArn")}, caller.listTagsForResource)
@@ -82,6 +86,7 @@ func add[I, O any](a *API, op operation, handler func(caller, context.Context, *
 	op.schemas = a.schemas
 	input := reflect.TypeFor[I]()
 	op.input = a.schemas.Schema(input, false, op.name+"Request")
+	boundTags(a.schemas, op.input)
 	if output := reflect.TypeFor[O](); output != reflect.TypeFor[nothing]() {
 		op.output = a.schemas.Schema(output, true, op.name+"Response")
 	}
@@ -89,7 +94,8 @@ func add[I, O any](a *API, op operation, handler func(caller, context.Context, *
 		field := input.Field(i)
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 		if in := field.Tag.Get("in"); in != "" {
-			op.places = append(op.places, place{member: name, in: in, list: field.Type.Kind() == reflect.Slice})
+			kind := field.Type.Kind()
+			op.places = append(op.places, place{member: name, in: in, list: kind == reflect.Slice, number: kind == reflect.Int32})
 		}
 	}
 	op.run = func(c caller, ctx context.Context, checked map[string]any) (any, error) {
@@ -153,6 +159,8 @@ func (op *operation) read(r *http.Request, body []byte, param string) (map[strin
 				list[i] = v
 			}
 			members[p.member] = list
+		case p.number:
+			members[p.member] = json.Number(values[0])
 		default:
 			members[p.member] = values[0]
 		}

@@ -25,6 +25,19 @@ type Paging struct {
 	NextToken  paginationToken `json:"nextToken,omitempty"`
 }
 
+// Paging1000 and Paging300 are for the listings of which the model allows
+// only so many items on a page.
+type (
+	Paging1000 struct {
+		MaxResults int32           `json:"maxResults,omitempty" minimum:"1" maximum:"1000"`
+		NextToken  paginationToken `json:"nextToken,omitempty"`
+	}
+	Paging300 struct {
+		MaxResults int32           `json:"maxResults,omitempty" minimum:"1" maximum:"300"`
+		NextToken  paginationToken `json:"nextToken,omitempty"`
+	}
+)
+
 const tokenMAC = sha256.Size
 
 // page turns the paging of a request into a page of rows. listing names what is

@@ -105,6 +105,14 @@ func instanceIDs(ids []recoveryInstanceID) []drs.RecoveryInstanceID {
 // maximum both allow.
 const volumeDigits = 8
 
+// instanceReplicationState: nothing replicates an instance until it fails back.
+func instanceReplicationState(i drs.RecoveryInstance) string {
+	if i.Connection == drs.Disconnected {
+		return "DISCONNECTED"
+	}
+	return "NOT_STARTED"
+}
+
 func recoveryInstanceOf(i drs.RecoveryInstance) recoveryInstance {
 	p := i.Properties
 	out := recoveryInstance{
@@ -115,8 +123,8 @@ func recoveryInstanceOf(i drs.RecoveryInstance) recoveryInstance {
 		SourceServerID:      sourceServerID(i.SourceServer),
 		ARN:                 arn(i.ARN()),
 		Tags:                tagsOf(i.Tags),
-		Failback:            failback{State: "FAILBACK_NOT_STARTED"},
-		DataReplicationInfo: instanceReplication{DataReplicationState: "NOT_STARTED"},
+		Failback:            failback{State: failbackState(i)},
+		DataReplicationInfo: instanceReplication{DataReplicationState: instanceReplicationState(i)},
 		PointInTime:         timestampOf(i.PointTaken),
 		IsDrill:             i.Drill,
 		OriginEnvironment:   "ON_PREMISES",

@@ -158,7 +158,7 @@ func TestSDKTags(t *testing.T) {
 		home.ARN(drs.TypeSourceServer, string(drs.NewSourceServerID())), // not there
 		s.addServer(other, "web2").ARN(),                                // of another account
 		"arn:aws:drs:us-east-1:111122223333:source-server/" + string(server.ID),
-		home.ARN("launch-configuration-template", "lct-0123456789abcdef0"),
+		home.ARN(drs.TypeLaunchTemplate, "lct-0123456789abcdef0"),
 	} {
 		if _, err := client.ListTagsForResource(ctx, &awsdrs.ListTagsForResourceInput{ResourceArn: aws.String(arn)}); !errors.As(err, &absent) {
 			t.Errorf("list tags of %s: %v", arn, err)

@@ -27,6 +27,12 @@ type (
 	boundedString      string // at most 256 characters
 	smallBoundedString string // at most 128 characters
 	timestamp          string // empty: not yet
+
+	replicationTemplateID string
+	launchTemplateID      string
+	subnetID              string
+	securityGroupID       string
+	ec2InstanceType       string
 )
 
 func (sourceServerID) Schema(huma.Registry) *huma.Schema {
@@ -58,6 +64,24 @@ func (arn) Schema(huma.Registry) *huma.Schema {
 	// lengths say the same.
 	return text(20, 2048, `arn:.+`)
 }
+
+func (replicationTemplateID) Schema(huma.Registry) *huma.Schema {
+	return text(21, 21, `rct-[0-9a-zA-Z]{17}`)
+}
+
+func (launchTemplateID) Schema(huma.Registry) *huma.Schema {
+	return text(21, 21, `lct-[0-9a-zA-Z]{17}`)
+}
+
+func (subnetID) Schema(huma.Registry) *huma.Schema {
+	return text(0, 255, `subnet-[0-9a-fA-F]{8,}`)
+}
+
+func (securityGroupID) Schema(huma.Registry) *huma.Schema {
+	return text(0, 255, `sg-[0-9a-fA-F]{8,}`)
+}
+
+func (ec2InstanceType) Schema(huma.Registry) *huma.Schema { return text(0, 255, "") }
 
 func (paginationToken) Schema(huma.Registry) *huma.Schema    { return text(0, 2048, "") }
 func (boundedString) Schema(huma.Registry) *huma.Schema      { return text(0, 256, "") }

@@ -59,9 +59,13 @@ func (c caller) describeRecoverySnapshots(ctx context.Context, in *describeRecov
 	}
 	items, next, err := list(c, in.Paging, []any{"DescribeRecoverySnapshots", server.ID, filter},
 		func(page db.Page) ([]drs.RecoveryPoint, string, error) {
-			return c.DB.Points(ctx, server.ID, filter, page)
+			return c.DB.Points(ctx, server.VaultServer(), filter, page)
 		},
-		func(p drs.RecoveryPoint) recoverySnapshot { return recoverySnapshotOf(p, server.Properties.Disks) })
+		func(p drs.RecoveryPoint) recoverySnapshot {
+			out := recoverySnapshotOf(p, server.Properties.Disks)
+			out.SourceServerID = in.SourceServerID // an extended server shows the points of the one it stands for
+			return out
+		})
 	if err != nil {
 		return nil, err
 	}

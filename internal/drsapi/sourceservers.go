@@ -39,9 +39,26 @@ type sourceServer struct {
 	AgentVersion         string              `json:"agentVersion,omitempty"`
 }
 
-// stagingArea speaks of servers extended from another account; none is.
+// stagingArea says whether the server is extended from another account.
 type stagingArea struct {
-	Status string `json:"status" enum:"EXTENDED,EXTENSION_ERROR,NOT_EXTENDED"`
+	Status                 string `json:"status" enum:"EXTENDED,EXTENSION_ERROR,NOT_EXTENDED"`
+	StagingAccountID       string `json:"stagingAccountID,omitempty"`
+	StagingSourceServerARN string `json:"stagingSourceServerArn,omitempty"`
+	ErrorMessage           string `json:"errorMessage,omitempty"`
+}
+
+func stagingAreaOf(s drs.SourceServer) stagingArea {
+	if !s.Extended() {
+		return stagingArea{Status: "NOT_EXTENDED"}
+	}
+	out := stagingArea{
+		Status: "EXTENDED", StagingAccountID: s.Staging.Account.ID, StagingSourceServerARN: s.Staging.ARN(),
+		ErrorMessage: clip(s.Staging.Error, largeBoundedLength),
+	}
+	if s.Staging.Error != "" {
+		out.Status = "EXTENSION_ERROR"
+	}
+	return out
 }
 
 type lifeCycle struct {
@@ -65,13 +82,10 @@ type lifeCycleLastLaunchInitiated struct {
 
 // describeSourceServers lists the servers of the account, oldest first.
 func (c caller) describeSourceServers(ctx context.Context, in *describeSourceServersRequest) (*describeSourceServersResponse, error) {
-	// Only extended servers have a staging account, and none is extended.
-	if len(in.Filters.StagingAccountIDs) > 0 {
-		return &describeSourceServersResponse{Items: []sourceServer{}}, nil
-	}
 	filter := db.SourceServerFilter{
-		IDs:        mapped(in.Filters.SourceServerIDs, func(id sourceServerID) drs.SourceServerID { return drs.SourceServerID(id) }),
-		HardwareID: string(in.Filters.HardwareID),
+		IDs:             mapped(in.Filters.SourceServerIDs, func(id sourceServerID) drs.SourceServerID { return drs.SourceServerID(id) }),
+		HardwareID:      string(in.Filters.HardwareID),
+		StagingAccounts: mapped(in.Filters.StagingAccountIDs, func(id accountID) string { return string(id) }),
 	}
 	items, next, err := list(c, in.Paging, []any{"DescribeSourceServers", filter},
 		func(page db.Page) ([]drs.SourceServer, string, error) {
@@ -97,7 +111,7 @@ func (c caller) sourceServer(s drs.SourceServer) sourceServer {
 		DataReplicationInfo:  dataReplicationInfoOf(s.Replication, now),
 		LifeCycle:            lifeCycleOf(s.LifeCycle, now),
 		SourceProperties:     sourcePropertiesOf(s.Properties),
-		StagingArea:          stagingArea{Status: "NOT_EXTENDED"},
+		StagingArea:          stagingAreaOf(s),
 		ReplicationDirection: "FAILOVER",
 	}
 	out.SourceProperties.RecommendedInstanceType = c.InstanceType(s.Properties)

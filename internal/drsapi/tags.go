@@ -103,19 +103,22 @@ const maxTagText = 256 // characters of a tag's key or value
 
 // checkTags holds the tags of a request against what the service allows. The
 // schema cannot say it all: it has no bounds for the keys of a map.
-func checkTags(tags drs.Tags, most int) error {
+func checkTags(tags drs.Tags, most int) error { return checkNamedTags("tags", tags, most) }
+
+// checkNamedTags is checkTags for tags under another name.
+func checkNamedTags(member string, tags drs.Tags, most int) error {
 	var problems []drs.FieldError
 	for _, key := range sortedNames(tags) {
 		switch {
 		case utf8.RuneCountInString(key) > maxTagText || utf8.RuneCountInString(tags[key]) > maxTagText:
-			return tooLong("tags")
+			return tooLong(member)
 		case strings.HasPrefix(strings.ToLower(key), "aws:"):
-			problems = append(problems, drs.FieldError{Name: "tags", Message: "Tag keys that begin with aws: are reserved."})
+			problems = append(problems, drs.FieldError{Name: member, Message: "Tag keys that begin with aws: are reserved."})
 		}
 	}
 	if len(tags) > most {
 		problems = append(problems, drs.FieldError{
-			Name: "tags", Message: fmt.Sprintf("Value at 'tags' failed to satisfy constraint: Member must have length less than or equal to %d", most),
+			Name: member, Message: fmt.Sprintf("Value at '%s' failed to satisfy constraint: Member must have length less than or equal to %d", member, most),
 		})
 	}
 	if len(problems) > 0 {

@@ -9,6 +9,7 @@ import (
 	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
 	"lifeboat/internal/ingest"
+	"lifeboat/internal/protection"
 	"lifeboat/internal/replication"
 )
 
@@ -31,9 +32,11 @@ func (c catalog) Admit(ctx context.Context, account string, id drs.SourceServerI
 	if err != nil {
 		return ingest.Admission{}, err
 	}
-	switch state := server.Replication.State; state {
-	case drs.ReplicationStopped, drs.ReplicationDisconnected:
-		return ingest.Admission{}, conflict(id, "Replication of source server %s is %s: start it again, or uninstall the agent.", id, state)
+	switch server.Replication.State {
+	case drs.ReplicationStopped:
+		return ingest.Admission{}, fmt.Errorf("source server %s: %w", id, ingest.ErrStopped)
+	case drs.ReplicationDisconnected:
+		return ingest.Admission{}, conflict(id, "%s.", protection.Disconnected(id))
 	}
 	return ingest.Admission{Replication: server.Replication, Settings: c.settings(server)}, nil
 }
@@ -45,7 +48,9 @@ func (c catalog) settings(server drs.SourceServer) ingest.Settings {
 // register gives a machine its source server, a new one when the account may
 // have another. A source server whose agent is connected is not given to a second
 // one, which anybody with an install token and the hardware ID could then be.
-func (c catalog) register(connected func(drs.SourceServerID) bool) func(context.Context, drs.Account, replication.Registration) (drs.SourceServerID, error) {
+func (c catalog) register(connected func(drs.SourceServerID) bool,
+	rejoin func(context.Context, drs.Account, drs.SourceServerID) (drs.SourceServer, error),
+) func(context.Context, drs.Account, replication.Registration) (drs.SourceServerID, error) {
 	return func(ctx context.Context, account drs.Account, r replication.Registration) (drs.SourceServerID, error) {
 		ready, err := c.Initialized(ctx, account)
 		if err != nil {
@@ -58,10 +63,16 @@ func (c catalog) register(connected func(drs.SourceServerID) bool) func(context.
 		if err != nil {
 			return "", err
 		}
-		if known != "" && connected(known) {
-			return "", conflict(known, "This machine is source server %s, whose agent is connected right now: stop that agent first, then register again "+
+		if known.ID != "" && connected(known.ID) {
+			return "", conflict(known.ID, "This machine is source server %s, whose agent is connected right now: stop that agent first, then register again "+
 				"(where it was cut off, half a minute later). If this machine is another one, a clone, give it a machine ID of its own, "+
-				"or name it with --hostname.", known)
+				"or name it with --hostname.", known.ID)
+		}
+		if known.Replication.State == drs.ReplicationDisconnected {
+			// The agent was installed again: the server is protected again, from the start.
+			if _, err := rejoin(ctx, account, known.ID); err != nil {
+				return "", err
+			}
 		}
 		server, _, err := c.RegisterServer(ctx, db.Registration{
 			Account: account, HardwareID: r.HardwareID, AgentVersion: r.AgentVersion, Properties: r.Inventory,
@@ -71,21 +82,21 @@ func (c catalog) register(connected func(drs.SourceServerID) bool) func(context.
 	}
 }
 
-// known returns the account's source server with the hardware ID; empty: none.
-func (c catalog) known(ctx context.Context, account drs.Account, hardwareID string) (drs.SourceServerID, error) {
+// known returns the account's source server with the hardware ID, or none.
+func (c catalog) known(ctx context.Context, account drs.Account, hardwareID string) (drs.SourceServer, error) {
 	page := db.Page{Limit: 100}
 	for {
 		servers, next, err := c.SourceServers(ctx, account, db.SourceServerFilter{HardwareID: hardwareID}, page)
 		if err != nil {
-			return "", err
+			return drs.SourceServer{}, err
 		}
 		for _, server := range servers {
 			if server.HardwareID == hardwareID { // the filter knows network cards, too
-				return server.ID, nil
+				return server, nil
 			}
 		}
 		if next == "" {
-			return "", nil
+			return drs.SourceServer{}, nil
 		}
 		page.After = next
 	}
@@ -98,9 +109,7 @@ func (c catalog) expect(ctx context.Context, s *ingest.Server) error {
 		return err
 	}
 	for _, server := range servers {
-		switch server.Replication.State {
-		case drs.ReplicationStopped, drs.ReplicationDisconnected:
-		default:
+		if !server.Replication.State.Ended() {
 			s.Expect(server.ID, server.Replication)
 		}
 	}

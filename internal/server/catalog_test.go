@@ -24,7 +24,7 @@ func TestConnectedServerIsNotTakenOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	online := map[drs.SourceServerID]bool{}
-	register := catalog{DB: d, region: account.Region}.register(func(id drs.SourceServerID) bool { return online[id] })
+	register := catalog{DB: d, region: account.Region}.register(func(id drs.SourceServerID) bool { return online[id] }, nil)
 	machine := replication.Registration{HardwareID: "machine:1", Inventory: drs.SourceProperties{Hostname: "mine"}}
 	first, err := register(ctx, account, machine)
 	if err != nil {

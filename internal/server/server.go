@@ -30,6 +30,7 @@ import (
 	"lifeboat/internal/drsapi"
 	"lifeboat/internal/iam"
 	"lifeboat/internal/ingest"
+	"lifeboat/internal/protection"
 	"lifeboat/internal/recovery"
 	"lifeboat/internal/recovery/convert"
 	"lifeboat/internal/recovery/machine"
@@ -51,6 +52,7 @@ type running struct {
 	recovery     *recovery.Service
 	plans        *plan.Service
 	ingest       *ingest.Server
+	protection   *protection.Service
 	api          *drsapi.API
 	registration http.Handler
 	export       http.Handler
@@ -147,6 +149,7 @@ func (s *running) run(ctx context.Context) (err error) {
 	group.Go(func() error { return newRecorder(s.db, s.vault, s.Log.With("wing", "vault")).run(ctx) })
 	group.Go(func() error { return s.recovery.Run(ctx) })
 	group.Go(func() error { return s.plans.Run(ctx) })
+	group.Go(func() error { return s.protection.Run(ctx) })
 	group.Go(func() error { return s.ingest.Serve(ctx, agentListener) })
 	if s.disks != nil {
 		group.Go(func() error { return s.serveDisks(ctx, s.disks, certificate) })
@@ -228,6 +231,9 @@ func (s *running) catalogPoints(ctx context.Context) error {
 		return err
 	}
 	for _, server := range servers {
+		if server.Replication.State.Ended() {
+			continue // it has none, and what the vault still holds of it will be deleted
+		}
 		points, err := s.vault.Points(ctx, server.ID)
 		if err != nil {
 			// One damaged server must not keep the others from being recovered, and what
@@ -261,15 +267,13 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 	if err := catalog.expect(ctx, s.ingest); err != nil {
 		return err
 	}
+	s.protection = protection.New(protection.Config{
+		DB: s.db, Agents: protectedAgents{s.ingest, catalog}, Vault: protectedVault{s.vault}, Log: s.Log.With("wing", "protection"),
+	})
 	s.registration = ingest.Registrar{
-		CheckToken: tokens.Check,
-		Register:   catalog.register(s.ingest.Connected),
-		CreateServer: func(ctx context.Context, server drs.SourceServerID) error {
-			if err := s.vault.CreateServer(ctx, server); err != nil && !errors.Is(err, vault.ErrExists) {
-				return err
-			}
-			return nil
-		},
+		CheckToken:   tokens.Check,
+		Register:     catalog.register(s.ingest.Connected, s.protection.Retry),
+		CreateServer: protectedVault{s.vault}.CreateServer,
 		IssueAgent: func(csr []byte, account string, server drs.SourceServerID) ([]byte, error) {
 			return s.dir.Authority.IssueAgent(csr, iam.Agent{Account: account, SourceServer: server}, iam.AgentCertificateLife)
 		},
@@ -308,7 +312,7 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 		return err
 	}
 	s.api, err = drsapi.New(drsapi.Config{
-		DB: s.db, Recovery: s.recovery, Plans: s.plans, Verifier: verifier, PageKey: pages, Log: s.Log.With("wing", "api"),
+		DB: s.db, Recovery: s.recovery, Protection: s.protection, Plans: s.plans, Verifier: verifier, PageKey: pages, Log: s.Log.With("wing", "api"),
 		InstanceType: func(p drs.SourceProperties) string { return convert.InstanceType(p.Cores(), p.RAMBytes) },
 	})
 	if err != nil {
