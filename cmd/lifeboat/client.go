@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -47,16 +46,7 @@ func (f *clientFlags) connect(ctx context.Context) (*client.Client, error) {
 
 // result prints the outcome: as JSON, or as text makes it.
 func (f *clientFlags) result(v any, text func(*show.Printer)) error {
-	if f.JSON {
-		encoder := json.NewEncoder(os.Stdout)
-		encoder.SetEscapeHTML(false)
-		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(v); err != nil {
-			return fmt.Errorf("print result: %w", err)
-		}
-		return nil
-	}
-	return print(os.Stdout, text)
+	return printResult(f.JSON, v, text)
 }
 
 // say prints what is not the result.

@@ -37,6 +37,8 @@ type cli struct {
 	Export    exportCommand    `cmd:"" group:"client" help:"Write a disk as it was at any point to a file, without booting it."`
 	NBD       nbdCommand       `cmd:"" name:"nbd" group:"client" help:"Get access to a disk as it was at any point as a block device, to fetch single files."`
 
+	Vault vaultCommand `cmd:"" group:"vault" help:"Look after the vault: list, measure, verify, rebuild, change its key."`
+
 	Version kong.VersionFlag `short:"v" help:"Print the version and exit."`
 }
 
@@ -67,6 +69,7 @@ func run(args []string) int {
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "run", Title: "Run it:"},
+			{Key: "vault", Title: "Look after it (on the server's host):"},
 			{Key: "client", Title: "Use it (over the DRS API; see `lifeboat env`):"},
 		}),
 	)

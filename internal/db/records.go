@@ -49,15 +49,26 @@ type recordRow struct {
 	State                    string
 }
 
+const selectRecords = `SELECT id, account, region, hardware_id, agent_version, added, first_byte, properties,
+	replication_configuration, launch_configuration, tags, json_extract(replication, '$.state') AS state
+	FROM source_servers `
+
+// ServerRecord returns the record of one source server, or ErrAbsent.
+func (d *DB) ServerRecord(ctx context.Context, id drs.SourceServerID) (ServerRecord, error) {
+	var row recordRow
+	if err := d.read.NewRaw(selectRecords+"WHERE id = ?", id).Scan(ctx, &row); err != nil {
+		return ServerRecord{}, fmt.Errorf("look up source server %s: %w", id, absent(err))
+	}
+	return row.record(), nil
+}
+
 // ServerRecords calls each with the record of every source server of every account.
 func (d *DB) ServerRecords(ctx context.Context, each func(ServerRecord) error) error {
 	const batch = 200
 	after := ""
 	for {
 		var rows []recordRow
-		err := d.read.NewRaw(`SELECT id, account, region, hardware_id, agent_version, added, first_byte, properties,
-			replication_configuration, launch_configuration, tags, json_extract(replication, '$.state') AS state
-			FROM source_servers WHERE id > ? ORDER BY id LIMIT ?`, after, batch).Scan(ctx, &rows)
+		err := d.read.NewRaw(selectRecords+"WHERE id > ? ORDER BY id LIMIT ?", after, batch).Scan(ctx, &rows)
 		if err != nil {
 			return fmt.Errorf("list source servers: %w", err)
 		}
@@ -94,12 +105,12 @@ func DecodeServerRecord(text []byte) (ServerRecord, error) {
 	if err := json.Unmarshal(text, &r); err != nil {
 		return r, fmt.Errorf("read server record: %w", err)
 	}
-	_, err := r.resource()
+	_, err := r.Server()
 	return r, err
 }
 
-// resource is the server that a record tells of, as it is before its agent is heard.
-func (r ServerRecord) resource() (drs.SourceServer, error) {
+// Server is the source server that a record tells of, as it is before its agent is heard.
+func (r ServerRecord) Server() (drs.SourceServer, error) {
 	s := drs.SourceServer{
 		ID: r.ID, Account: drs.Account{ID: r.Account, Region: r.Region}, HardwareID: r.HardwareID, AgentVersion: r.AgentVersion,
 		LifeCycle:        drs.LifeCycle{AddedToService: r.Added, FirstByte: r.FirstByte},
@@ -139,7 +150,7 @@ func (r ServerRecord) resource() (drs.SourceServer, error) {
 // has its hardware ID already, it gets one that no machine has: of two servers only
 // one can be the machine that registers again.
 func (tx Tx) RestoreServer(ctx context.Context, r ServerRecord) (drs.SourceServer, error) {
-	s, err := r.resource()
+	s, err := r.Server()
 	if err != nil {
 		return s, err
 	}

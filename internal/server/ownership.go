@@ -11,7 +11,7 @@ import (
 )
 
 // ownershipCheck is how often a server looks whether the vault is still its own.
-const ownershipCheck = 15 * time.Second
+const ownershipCheck = 5 * time.Second
 
 // owner is how this data directory signs the vault.
 func (d *DataDir) owner() vault.Owner {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"lifeboat/internal/db"
@@ -17,17 +18,19 @@ import (
 const recordEvery = 10 * time.Second
 
 // recorder keeps in the vault what the tables know of each source server, so that a
-// lost database can be made again from the vault.
+// lost database can be made again from the vault. Safe for concurrent use.
 type recorder struct {
 	db    *db.DB
 	vault *vault.Vault
 	log   *slog.Logger
-	kept  map[drs.SourceServerID][32]byte // of what is known to be in the vault
-	told  map[drs.SourceServerID]bool     // that it cannot be kept
+
+	mu   sync.Mutex                      // held while anything is put, so that no old record follows a new one
+	kept map[drs.SourceServerID][32]byte // of what is known to be in the vault; guarded by mu
+	told map[drs.SourceServerID]bool     // that it cannot be kept; guarded by mu
 }
 
 func newRecorder(d *db.DB, v *vault.Vault, log *slog.Logger) *recorder {
-	return &recorder{d, v, log, map[drs.SourceServerID][32]byte{}, map[drs.SourceServerID]bool{}}
+	return &recorder{db: d, vault: v, log: log, kept: map[drs.SourceServerID][32]byte{}, told: map[drs.SourceServerID]bool{}}
 }
 
 // run keeps the records until ctx ends, and once more then.
@@ -35,46 +38,64 @@ func (r *recorder) run(ctx context.Context) error {
 	tick := time.NewTicker(recordEvery)
 	defer tick.Stop()
 	for {
-		r.keep(ctx)
+		r.keepAll(ctx)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
-			r.keep(last)
+			r.keepAll(last)
 			return nil
 		}
 	}
 }
 
-// keep puts what has changed. What fails is tried again the next time.
-func (r *recorder) keep(ctx context.Context) {
+// keepAll puts what has changed. What fails is tried again the next time.
+func (r *recorder) keepAll(ctx context.Context) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	err := r.db.ServerRecords(ctx, func(record db.ServerRecord) error {
-		text, err := json.Marshal(record)
-		if err != nil {
-			return err
-		}
-		sum := sha256.Sum256(text)
-		if r.kept[record.ID] == sum {
-			return nil
-		}
-		err = r.vault.PutRecord(ctx, record.ID, text)
+		err := r.keepLocked(ctx, record)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, vault.ErrAbsent): // its place in the vault is being made, or is gone
-		case err != nil:
-			if !r.told[record.ID] {
-				r.log.Warn("the record of a server cannot be kept in the vault; trying again", "server", record.ID, "err", err)
-			}
-			r.told[record.ID] = true
-		default:
-			r.kept[record.ID] = sum
+		case err == nil:
 			delete(r.told, record.ID)
+		case errors.Is(err, vault.ErrAbsent): // its place in the vault is being made, or is gone
+		case !r.told[record.ID]:
+			r.told[record.ID] = true
+			r.log.Warn("the record of a server cannot be kept in the vault; trying again", "server", record.ID, "err", err)
 		}
 		return nil
 	})
 	if err != nil && ctx.Err() == nil {
 		r.log.Warn("records of servers", "err", err)
 	}
+}
+
+// keep puts the record of one server now.
+func (r *recorder) keep(ctx context.Context, id drs.SourceServerID) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	record, err := r.db.ServerRecord(ctx, id)
+	if err != nil {
+		return err
+	}
+	return r.keepLocked(ctx, record)
+}
+
+func (r *recorder) keepLocked(ctx context.Context, record db.ServerRecord) error {
+	text, err := json.Marshal(record)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(text)
+	if r.kept[record.ID] == sum {
+		return nil
+	}
+	if err := r.vault.PutRecord(ctx, record.ID, text); err != nil {
+		return err
+	}
+	r.kept[record.ID] = sum
+	return nil
 }

@@ -47,6 +47,7 @@ type running struct {
 	db           *db.DB
 	store        vaultStore
 	vault        *vault.Vault
+	recorder     *recorder
 	ownership    atomic.Pointer[vault.Ownership] // nil while the vault cannot be written
 	machines     *qemu.Driver
 	recovery     *recovery.Service
@@ -146,7 +147,7 @@ func (s *running) run(ctx context.Context) (err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { shrink(ctx); return nil })
 	group.Go(func() error { return s.keepOwnership(ctx) })
-	group.Go(func() error { return newRecorder(s.db, s.vault, s.Log.With("wing", "vault")).run(ctx) })
+	group.Go(func() error { return s.recorder.run(ctx) })
 	group.Go(func() error { return s.recovery.Run(ctx) })
 	group.Go(func() error { return s.plans.Run(ctx) })
 	group.Go(func() error { return s.protection.Run(ctx) })
@@ -217,6 +218,7 @@ func (s *running) openStores(ctx context.Context) (err error) {
 	if err := s.own(ctx); err != nil {
 		return err
 	}
+	s.recorder = newRecorder(s.db, s.vault, s.Log.With("wing", "vault"))
 	return s.catalogPoints(ctx)
 }
 
@@ -271,9 +273,14 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 		DB: s.db, Agents: protectedAgents{s.ingest, catalog}, Vault: protectedVault{s.vault}, Log: s.Log.With("wing", "protection"),
 	})
 	s.registration = ingest.Registrar{
-		CheckToken:   tokens.Check,
-		Register:     catalog.register(s.ingest.Connected, s.protection.Retry),
-		CreateServer: protectedVault{s.vault}.CreateServer,
+		CheckToken: tokens.Check,
+		Register:   catalog.register(s.ingest.Connected, s.protection.Retry),
+		CreateServer: func(ctx context.Context, server drs.SourceServerID) error {
+			if err := (protectedVault{s.vault}).CreateServer(ctx, server); err != nil {
+				return err
+			}
+			return s.recorder.keep(ctx, server)
+		},
 		IssueAgent: func(csr []byte, account string, server drs.SourceServerID) ([]byte, error) {
 			return s.dir.Authority.IssueAgent(csr, iam.Agent{Account: account, SourceServer: server}, iam.AgentCertificateLife)
 		},

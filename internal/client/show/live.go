@@ -71,6 +71,19 @@ func (l *Live) Transfer(at, size, data int64, took time.Duration) {
 		strings.Repeat("#", full), strings.Repeat(".", width-full), int(part*100), Bytes(size), Bytes(rate), left))
 }
 
+// Part shows which part of some work is done, 0 to 1, and what to say of it, on a
+// terminal only. The caller says how often.
+func (l *Live) Part(part float64, text string, took time.Duration) {
+	const width = 30
+	part = min(max(part, 0), 1)
+	full := int(part * width)
+	left := ""
+	if part > 0.01 && part < 1 {
+		left = ", " + Duration(time.Duration(float64(took)*(1-part)/part)) + " left"
+	}
+	l.draw(fmt.Sprintf("[%s%s] %3d %%, %s%s", strings.Repeat("#", full), strings.Repeat(".", width-full), int(part*100), text, left))
+}
+
 // End takes the status line off the screen.
 func (l *Live) End() { l.clear() }
 

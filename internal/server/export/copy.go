@@ -138,3 +138,17 @@ func plan(ctx context.Context, disk Disk, each func(offset, length int64) error)
 	}
 	return emit(0)
 }
+
+// Stream writes the disk to w as a disk stream. An error before its end is told in
+// the stream, too, where it can be.
+func Stream(ctx context.Context, w io.Writer, disk Disk) error {
+	stream, err := diskstream.NewWriter(w, disk.Size())
+	if err != nil {
+		return err
+	}
+	if _, err := copyData(ctx, stream, disk); err != nil {
+		_ = stream.Fail(advice(err)) // whoever reads has left, if this fails, too
+		return err
+	}
+	return stream.End()
+}

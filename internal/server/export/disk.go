@@ -38,6 +38,9 @@ func (e *NoDiskError) Error() string {
 	return fmt.Sprintf("The point has no disk %d: its disks are numbered 0 to %d.", e.Number, e.Disks-1)
 }
 
+// Refused tells that the request itself was turned down.
+func (e *NoDiskError) Refused() bool { return true }
+
 // FromVault opens disks of the vault's points.
 func FromVault(v *vault.Vault) OpenDisk {
 	return func(ctx context.Context, server drs.SourceServer, point drs.RecoverySnapshotID, n int) (Disk, error) {
