@@ -23,7 +23,7 @@ type agentCommand struct {
 	Token   string        `env:"LIFEBOAT_TOKEN" placeholder:"T" help:"Install token; needed until this machine is registered. \"lifeboat env\" on the server prints one."`
 	State   string        `required:"" placeholder:"DIR" type:"path" help:"Directory of this agent's identity."`
 	Disk    []string      `required:"" placeholder:"PATH" sep:"none" help:"Block device or disk image file to replicate; again for each disk, the boot disk first."`
-	Tracker string        `default:"auto" enum:"auto,scan,ebpf,qemu" help:"How changed blocks are found: auto or scan."`
+	Tracker string        `default:"auto" enum:"auto,scan,ebpf,qemu" help:"How changed blocks are found: ebpf (the kernel marks writes to block devices), scan (all is read and compared), or auto: ebpf where it works."`
 	Epoch   time.Duration `placeholder:"5s" help:"Spacing of recovery points; the server's choice by default."`
 
 	Hostname string     `placeholder:"NAME" help:"Name of the source server; this machine's by default."`

@@ -14,12 +14,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/ingest"
 	"lifeboat/internal/source/agent"
+	"lifeboat/internal/source/blocktrack/tracktest"
 	"lifeboat/internal/source/inventory"
 	"lifeboat/internal/vault"
 )
@@ -31,6 +34,7 @@ type stamps struct {
 	path   string
 	blocks uint64
 	n      uint64
+	flags  int // of open: O_DIRECT keeps the order of writes to a block device
 }
 
 const stampBlock = 4096
@@ -39,12 +43,13 @@ func (s *stamps) place(n uint64) uint64 { return n * 7919 % s.blocks }
 
 func (s *stamps) write(t testing.TB, count int) {
 	t.Helper()
-	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
+	f, err := os.OpenFile(s.path, os.O_RDWR|s.flags, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	block := make([]byte, stampBlock)
+	block := make([]byte, 2*stampBlock)
+	block = block[-uintptr(unsafe.Pointer(&block[0]))%stampBlock:][:stampBlock] // aligned, for O_DIRECT
 	for range count {
 		s.n++
 		for i := 0; i < stampBlock; i += 8 {
@@ -120,13 +125,25 @@ func (s *stamps) wantPrefixes(t testing.TB, v *vault.Vault, server drs.SourceSer
 // moments while the disk changes: every consistent point is a prefix of the
 // writes, and in the end the vault equals the disk.
 func TestEveryPointIsAPrefixOfTheWrites(t *testing.T) {
-	t.Parallel()
+	const blocks = 4096 + 3
+	t.Run("image", func(t *testing.T) {
+		t.Parallel()
+		disk := &stamps{path: filepath.Join(t.TempDir(), "disk.img"), blocks: blocks}
+		disk.create(t)
+		everyPointIsAPrefix(t, disk)
+	})
+	// Where writes can be tracked, they are.
+	t.Run("device", func(t *testing.T) {
+		t.Parallel()
+		everyPointIsAPrefix(t, &stamps{path: tracktest.Loop(t, blocks*stampBlock), blocks: blocks, flags: syscall.O_DIRECT})
+	})
+}
+
+func everyPointIsAPrefix(t *testing.T, disk *stamps) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	r := newRig(t, nil)
-	disk := &stamps{path: filepath.Join(t.TempDir(), "disk.img"), blocks: 4096 + 3}
-	disk.create(t)
 	disk.write(t, 3000)
 	cfg := r.config(t.TempDir(), disk.path)
 	a := runAgent(cfg)

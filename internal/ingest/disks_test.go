@@ -3,13 +3,16 @@ package ingest_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/ingest"
+	"lifeboat/internal/source/blocktrack/ebpf"
 )
 
 // A disk that grows goes on as the larger one.
@@ -197,11 +200,51 @@ func TestBlockDevice(t *testing.T) {
 	loop := strings.TrimSpace(string(out))
 	defer exec.Command("losetup", "--detach", loop).Run()
 
+	for _, tracker := range []string{"auto", "scan"} {
+		t.Run(tracker, func(t *testing.T) { blockDevice(t, loop, tracker) })
+	}
+}
+
+// bytesRead is what has been read of a device since it is there.
+func bytesRead(t *testing.T, device string) int64 {
+	t.Helper()
+	raw, err := os.ReadFile("/sys/block/" + filepath.Base(device) + "/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sectors int64
+	if _, err := fmt.Sscanf(strings.Join(strings.Fields(string(raw))[2:], " "), "%d", &sectors); err != nil {
+		t.Fatal(err)
+	}
+	return sectors * 512
+}
+
+// tracked tells whether writes to a device can be tracked here.
+func tracked(device string) bool {
+	tracker, err := ebpf.Open([]ebpf.Disk{{Path: device}})
+	if err != nil {
+		return false
+	}
+	_ = tracker.Close()
+	return true
+}
+
+func blockDevice(t *testing.T, loop, tracker string) {
 	r := newRig(t, nil)
-	a := runAgent(r.config(t.TempDir(), loop))
+	cfg := r.config(t.TempDir(), loop)
+	cfg.Tracker = tracker
+	a := runAgent(cfg)
 	defer a.stop(t)
 	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })
 	server := r.only()
+	before := bytesRead(t, loop)
+	for range 3 {
+		r.takePoint(server)
+	}
+	live := tracker == "auto" && tracked(loop)
+	if n := bytesRead(t, loop) - before; live && n != 0 {
+		t.Errorf("%d bytes read of a disk at rest", n)
+	}
 	f, err := os.OpenFile(loop, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -213,6 +256,9 @@ func TestBlockDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := r.takePoint(server)
+	if n := bytesRead(t, loop) - before; live && n > 1<<20 {
+		t.Errorf("%d bytes read for one write", n)
+	}
 	wantContent(t, r.vault, p, loop)
 	if got := content(t, r.vault, server, p.ID, 0); string(got[5<<20+7:5<<20+25]) != "through the device" {
 		t.Error("the write is not in the point")

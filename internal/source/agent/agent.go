@@ -24,7 +24,8 @@ type Config struct {
 	State  string   // directory of the agent's identity; made when absent
 	Disks  []string // block devices and disk image files
 
-	Tracker   string // auto or scan; empty: auto
+	// Tracker is ebpf, scan, or auto for the first of them that works here; empty: auto.
+	Tracker   string
 	Overrides inventory.Overrides
 	// BootMode reads the boot mode off the first disk of an image-file source.
 	// nil, or BootUnknown from it, leaves the mode unknown.
@@ -85,13 +86,18 @@ func Run(ctx context.Context, cfg Config) error {
 	a := &agent{cfg: cfg, log: cfg.Logger, disks: disks}
 	a.throttle = new(replication.Throttle)
 	if err := a.identify(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // told to stop, it has no more to say
+		}
 		return err
 	}
 	if cached := disks.cached(); cached != nil {
 		a.log.Warn("disks refuse direct reads, and the page cache may not show what a mounted filesystem writes: all points will be fuzzy", "disks", cached)
 	}
-	a.tracker = blocktrack.Scan{Disks: len(disks.all)}
-	defer func() { _ = a.tracker.Close() }() // reads only: there is nothing to lose
+	if err := a.openTracker(); err != nil {
+		return err
+	}
+	defer func() { _ = a.tracker.Close() }() // what it knows dies with the agent anyway
 	a.log.Info("agent ready", "server", a.id.SourceServerID, "replication", a.id.ReplicationAddress,
 		"disks", cfg.Disks, "tracker", a.tracker.Name())
 	return a.replicate(ctx)
@@ -123,9 +129,11 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("epoch spacing of %s: choose one of at least 100ms", c.Epoch)
 	}
 	switch c.Tracker {
-	case "", "auto", "scan":
+	case "":
+		c.Tracker = trackerAuto
+	case trackerAuto, trackerEBPF, trackerScan:
 	default:
-		return c, fmt.Errorf("tracker %q is not available in this version: use --tracker scan", c.Tracker)
+		return c, fmt.Errorf("tracker %q is not available in this version: use --tracker auto, ebpf or --tracker scan", c.Tracker)
 	}
 	return c, nil
 }
@@ -139,6 +147,8 @@ type agent struct {
 	props    drs.SourceProperties
 	disks    *diskSet
 	tracker  blocktrack.Tracker
+	live     blocktrack.Watcher   // the tracker, if it sees writes as they happen; else nil
+	todo     []blocktrack.Changes // by disk: to be read besides what the tracker names next
 	throttle *replication.Throttle
 
 	ledger ledger
@@ -163,7 +173,7 @@ func (a *agent) replicate(ctx context.Context) error {
 			return err
 		}
 		welcomed, err := a.session(ctx)
-		a.ledger.rollback(a.disks.all)
+		a.rollback()
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // told to stop, it has no more to say
 		}

@@ -17,8 +17,7 @@ type cutter struct {
 	ship   *shipper
 	packer *compressor
 
-	everything bool // the next pass reads all, whatever the tracker says
-	bulk       bool // much to send: spare the processor
+	bulk bool // much to send: spare the processor
 	// unsealed: the vault holds changes since the newest consistent point.
 	unsealed    bool
 	restless    time.Time // when the first pass without rest began; zero: at rest
@@ -54,18 +53,12 @@ func (s *session) replicate(ctx context.Context) error {
 	}
 	c := &cutter{
 		s: s, packer: packer, ship: &shipper{s: s},
-		everything: true, bulk: true,
+		bulk:     !s.a.complete,
 		unsealed: !s.welcome.Sealed,
 	}
 	for {
 		c.takeRequests()
-		start := time.Now()
-		result, err := c.pass(ctx)
-		c.lastStart, c.lastTook = start, time.Since(start)
-		c.unsealed = c.unsealed || result.chunks > 0
-		if err == nil {
-			err = c.conclude(ctx, start, result)
-		}
+		err := c.turn(ctx)
 		if err != nil {
 			if err := c.recover(ctx, err); err != nil {
 				return err
@@ -79,10 +72,38 @@ func (s *session) replicate(ctx context.Context) error {
 	}
 }
 
-// conclude decides what a whole pass that began at start amounts to.
-func (c *cutter) conclude(ctx context.Context, start time.Time, result passResult) error {
+// turn is a pass and what it means. Where the tracker sees that nothing was written
+// since the last one, no disk is read.
+func (c *cutter) turn(ctx context.Context) error {
+	c.lastStart, c.lastTook = time.Now(), 0
+	start := c.lastStart
+	rest, err := c.s.a.atRest()
+	if err != nil {
+		return err
+	}
+	if rest {
+		return c.conclude(ctx, start, true, passResult{})
+	}
+	result, err := c.pass(ctx)
+	c.lastTook = time.Since(start)
+	c.unsealed = c.unsealed || result.chunks > 0
+	if err != nil {
+		return err
+	}
 	quiet := result.chunks == 0 && c.s.a.complete
 	c.s.a.complete, c.bulk = true, false
+	if c.s.a.live != nil {
+		start = time.Now()
+		if quiet, err = c.s.a.live.Quiet(); err != nil {
+			return err
+		}
+	}
+	return c.conclude(ctx, start, quiet, result)
+}
+
+// conclude decides what a whole pass amounts to. quiet: all disks are at the moment
+// start what the vault has been sent.
+func (c *cutter) conclude(ctx context.Context, start time.Time, quiet bool, result passResult) error {
 	if result.chunks > 0 {
 		c.s.a.log.Debug("pass", "changed_bytes", result.bytes, "sent_bytes", result.sent, "dur", c.lastTook)
 	}
@@ -92,8 +113,6 @@ func (c *cutter) conclude(ctx context.Context, start time.Time, result passResul
 			return c.concludeCached(ctx, start, cached)
 		}
 		if c.unsealed || len(c.answering) > 0 {
-			// Nothing changed between the pass before and this one: all disks were
-			// as the vault has them at the moment this pass began.
 			if err := c.seal(ctx, start, replication.ConsistencyCrash, replication.MethodQuietPass); err != nil {
 				return err
 			}
@@ -194,9 +213,8 @@ func (c *cutter) recover(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	case refused != nil:
 		c.s.phase(replication.PhaseBacklog, refused.Text, refused.NextStep)
-		c.s.a.ledger.rollback(c.s.a.disks.all)
+		c.s.a.rollback()
 		c.ship.abandon()
-		c.everything = true
 		wait := max(refused.RetryAfter, jitter(c.retry))
 		c.s.a.log.Warn("server refused the epoch", "err", refused.Text, "next_step", refused.NextStep, "retry_in", wait)
 		return c.wait(ctx, wait)
@@ -216,7 +234,6 @@ func (c *cutter) recover(ctx context.Context, err error) error {
 // stall reports a disk that cannot be replicated, keeps what was read before,
 // and tries again later with all disks opened afresh.
 func (c *cutter) stall(ctx context.Context, err error, next string) error {
-	c.everything = true
 	c.s.phase(replication.PhaseStalled, err.Error(), next)
 	wait := jitter(max(c.retry, time.Second))
 	c.s.a.log.Error("replication stalls", "err", err, "next_step", next, "retry_in", wait)
@@ -230,7 +247,11 @@ func (c *cutter) stall(ctx context.Context, err error, next string) error {
 	}
 	if err := c.s.a.disks.reopen(); err != nil {
 		c.s.a.log.Debug("disk still not as it was", "err", err)
+		c.s.a.rescan()
 		return nil // the next pass meets it again
+	}
+	if err := c.s.a.openTracker(); err != nil {
+		return err
 	}
 	c.s.phase(replication.PhaseScanning, "", "")
 	return nil
@@ -261,7 +282,10 @@ func (c *cutter) grow(ctx context.Context) error {
 	for i, d := range c.s.a.disks.all {
 		c.s.a.props.Disks[i].Bytes = d.size
 	}
-	c.everything, c.unsealed = true, true
+	c.unsealed = true
+	if err := c.s.a.openTracker(); err != nil {
+		return err
+	}
 	if _, err := c.s.announce(ctx); err != nil {
 		return fmt.Errorf("announce grown disks: %w", err)
 	}

@@ -8,6 +8,5 @@
 // called crash-consistent only after a complete pass over all disks that found
 // nothing changed since the pass before.
 //
-// What it does not: with the scan tracker a disk that never rests gets fuzzy
-// points only, and says so.
+// What it does not: a disk that never rests gets fuzzy points only, and says so.
 package agent

@@ -118,18 +118,26 @@ func (l *ledger) backlog(disks int) []int64 {
 	return sums
 }
 
-// rollback undoes in the tables what was not acknowledged. No pass may be running.
-func (l *ledger) rollback(disks []*disk) {
+// rollback undoes in the tables what was not acknowledged, and returns it by disk.
+// No pass may be running.
+func (l *ledger) rollback(disks []*disk) []blocktrack.Changes {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	undone := make([]blocktrack.Changes, len(disks))
 	for i := len(l.epochs) - 1; i >= 0; i-- {
 		log := l.epochs[i].undo
 		for j := len(log) - 1; j >= 0; j-- {
-			disks[log[j].disk].table.Set(log[j].chunk, log[j].old)
+			u := log[j]
+			disks[u.disk].table.Set(u.chunk, u.old)
+			undone[u.disk].Ranges = append(undone[u.disk].Ranges, blocktrack.Range{Offset: u.chunk * blocktrack.ChunkSize, Length: u.bytes})
 		}
+	}
+	for i := range undone {
+		undone[i].Ranges = blocktrack.Join(undone[i].Ranges)
 	}
 	l.epochs, l.refused = nil, nil
 	l.notifyLocked()
+	return undone
 }
 
 // reset makes the ledger follow a head that the server named.

@@ -32,17 +32,17 @@ type passResult struct {
 	sent   int64 // after packing
 }
 
-// pass reads what may have changed, in parallel, and ships what did. The first
-// pass after a break reads everything, whatever the tracker says.
+// pass reads what may have changed, in parallel, and ships what did. What a failed
+// pass was to read the next one is.
 //
 //	readers: read -> skip zeros, digest, compare -> pack --queue--> shipper: credit, throttle, send
 func (c *cutter) pass(ctx context.Context) (result passResult, err error) {
-	changes, err := c.s.a.tracker.Swap(ctx)
-	if err != nil {
+	if err := c.takeChanges(ctx); err != nil {
 		return result, err
 	}
+	todo := c.s.a.todo
 	workers := c.s.a.cfg.Workers
-	if !c.bulk && len(c.answering) == 0 && c.restless.IsZero() {
+	if c.s.a.live == nil && !c.bulk && len(c.answering) == 0 && c.restless.IsZero() {
 		workers = 1 // nobody waits: the source's own work goes first
 	}
 	items := make(chan item, queued)
@@ -51,11 +51,8 @@ func (c *cutter) pass(ctx context.Context) (result passResult, err error) {
 		defer close(items)
 		for i, d := range c.s.a.disks.all {
 			d.scanned.Store(0)
-			if c.everything {
-				changes[i] = blocktrack.Changes{All: true}
-			}
 			emit := func(chunk blocktrack.Chunk) error { return c.pack(ctx, items, i, chunk) }
-			if err := blocktrack.Read(ctx, d.dev, d.table, changes[i], workers, &d.scanned, emit); err != nil {
+			if err := blocktrack.Read(ctx, d.dev, d.table, todo[i], workers, &d.scanned, emit); err != nil {
 				return err
 			}
 		}
@@ -67,9 +64,28 @@ func (c *cutter) pass(ctx context.Context) (result passResult, err error) {
 		}
 		return c.ship.endPass(ctx)
 	})
-	err = group.Wait()
-	c.everything = err != nil // what a failed pass read is not all that changed
-	return result, err
+	if err := group.Wait(); err != nil {
+		return result, err
+	}
+	clear(todo)
+	return result, nil
+}
+
+// takeChanges adds what the tracker names to what is to be read.
+func (c *cutter) takeChanges(ctx context.Context) error {
+	a := c.s.a
+	changes, err := a.tracker.Swap(ctx)
+	if err != nil {
+		return err
+	}
+	for i, named := range changes {
+		if named.All && a.live != nil && !a.todo[i].All {
+			a.log.Warn("the tracker lost sight of the writes to a disk: all of it is read", "disk", a.disks.all[i].name, "why", named.Why)
+			c.s.phase(replication.PhaseScanning, "", "")
+		}
+		a.todo[i] = blocktrack.Union(a.todo[i], named)
+	}
+	return nil
 }
 
 // pack runs in a reader.

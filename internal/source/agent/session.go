@@ -237,6 +237,7 @@ func (s *session) prepare(ctx context.Context) error {
 		return nil
 	}
 	s.a.loaded, s.a.complete = false, false
+	s.a.rescan() // the vault may hold anything now
 	seed := s.welcome.DigestSeed
 	digest := func(chunk []byte) blocktrack.Digest { return vault.ChunkDigest(seed, chunk) }
 	for i, d := range s.a.disks.all {

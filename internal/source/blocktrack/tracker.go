@@ -26,25 +26,6 @@ type Watcher interface {
 	Quiet() (bool, error)
 }
 
-// Changes are the parts of one disk that may have changed.
-type Changes struct {
-	All    bool
-	Why    string  // with All: why, in words for a log; may be empty
-	Ranges []Range // sorted and apart from each other; nil with All
-}
-
-// Bytes is the length of all ranges together; 0 with All.
-func (c Changes) Bytes() int64 {
-	var sum int64
-	for _, r := range c.Ranges {
-		sum += r.Length
-	}
-	return sum
-}
-
-// Range is a run of bytes.
-type Range struct{ Offset, Length int64 }
-
 // Scan is the tracker that knows nothing and so names everything: the content
 // digests find the changes. It needs no help from the machine.
 type Scan struct{ Disks int }

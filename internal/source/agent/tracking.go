@@ -1,0 +1,86 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+
+	"lifeboat/internal/source/blocktrack"
+	"lifeboat/internal/source/blocktrack/ebpf"
+)
+
+// The trackers that Config.Tracker names.
+const (
+	trackerAuto = "auto"
+	trackerEBPF = "ebpf"
+	trackerScan = "scan"
+)
+
+// openTracker opens the tracker that was asked for, in place of the one there was,
+// and has all disks read anew. Where ebpf cannot be had and need not, scan finds
+// the changes; the log says why.
+func (a *agent) openTracker() error {
+	again := a.tracker != nil
+	if again {
+		_ = a.tracker.Close() // all is read anew: there is nothing to lose
+	}
+	a.rescan()
+	a.tracker, a.live = blocktrack.Scan{Disks: len(a.disks.all)}, nil
+	if a.cfg.Tracker == trackerScan {
+		return nil
+	}
+	var disks []ebpf.Disk
+	blocks := 0
+	for _, d := range a.disks.all {
+		disks = append(disks, ebpf.Disk{Path: d.name, Size: d.size})
+		if d.dev.Block() {
+			blocks++
+		}
+	}
+	if blocks == 0 && a.cfg.Tracker == trackerAuto {
+		return nil // image files: nobody expects otherwise
+	}
+	tracker, err := ebpf.Open(disks)
+	var reason *ebpf.UnavailableError
+	switch {
+	case err == nil:
+		a.tracker, a.live = tracker, tracker
+		a.log.Info("tracking writes in the kernel", "tracker", tracker.Name(), "grain", tracker.Grain())
+	case a.cfg.Tracker == trackerEBPF && !again:
+		return fmt.Errorf("%w; with --tracker auto or scan the disks are scanned for changes instead", err)
+	case errors.As(err, &reason):
+		a.log.Warn("writes cannot be tracked: the disks are scanned for changes", "tracker", trackerScan, "err", err)
+	default:
+		return err
+	}
+	return nil
+}
+
+// rescan has all of all disks read by the next pass.
+func (a *agent) rescan() {
+	a.todo = make([]blocktrack.Changes, len(a.disks.all))
+	for i := range a.todo {
+		a.todo[i].All = true
+	}
+}
+
+// rollback takes the tables back to what the vault has acknowledged, and has what
+// was sent and not acknowledged read again.
+func (a *agent) rollback() {
+	for i, c := range a.ledger.rollback(a.disks.all) {
+		a.todo[i] = blocktrack.Union(a.todo[i], c)
+	}
+}
+
+// atRest tells whether the disks are known, without reading them, to be as the
+// newest pass found them.
+func (a *agent) atRest() (bool, error) {
+	if a.live == nil || !a.complete {
+		return false, nil
+	}
+	for _, c := range a.todo {
+		if !c.Empty() {
+			return false, nil
+		}
+	}
+	return a.live.Quiet()
+}
