@@ -35,6 +35,8 @@ type exported struct {
 	disks []exportedDisk
 	users sync.WaitGroup // connections; added to under exports.mu, while live
 	end   chan struct{}  // closed to hang up on them
+	// stopShipping ends the shipping of what is written there, and waits; nil for drills.
+	stopShipping func()
 }
 
 type exportedDisk struct {
@@ -138,6 +140,11 @@ func (e *exports) openDisks(ctx context.Context, instance drs.RecoveryInstance) 
 		}
 		of.disks = append(of.disks, exportedDisk{volume, log})
 	}
+	if !instance.Drill {
+		if of.stopShipping, err = s.startShipping(instance, of.disks); err != nil {
+			return nil, err
+		}
+	}
 	return of, nil
 }
 
@@ -233,6 +240,9 @@ func (e *exports) close(id drs.RecoveryInstanceID) error {
 func (of *exported) close() error {
 	close(of.end)
 	of.users.Wait()
+	if of.stopShipping != nil {
+		of.stopShipping()
+	}
 	var errs []error
 	for _, d := range of.disks {
 		errs = append(errs, d.log.Close())

@@ -10,7 +10,8 @@
 //
 // A recovery instance is a branch of the vault: its disks read through to a
 // recovery point, its writes go to a local log. Launching therefore costs the
-// same for a disk of any size, and terminating drops the log.
+// same for a disk of any size, and terminating drops the log. What the machine of a
+// recovery writes is shipped to the vault behind its back, a few seconds later.
 package recovery
 
 import (
@@ -55,6 +56,9 @@ type Config struct {
 	// JobEnded, if set, is called when a job of any account has completed. It must
 	// not block.
 	JobEnded func(drs.JobID)
+	// ShipEvery is how often what the machines of recoveries wrote is shipped to
+	// the vault; 0 means 5 s. Drills are not shipped.
+	ShipEvery time.Duration
 	// Launches bounds the machines being started at once; 0 means 8.
 	Launches int
 	Log      *slog.Logger
@@ -92,6 +96,9 @@ type Service struct {
 func New(ctx context.Context, c Config) (*Service, error) {
 	if c.PointWait == 0 {
 		c.PointWait = 10 * time.Minute
+	}
+	if c.ShipEvery == 0 {
+		c.ShipEvery = 5 * time.Second
 	}
 	if c.Launches == 0 {
 		c.Launches = 8

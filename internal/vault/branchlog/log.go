@@ -206,6 +206,9 @@ func lockDir(dir string) (*os.File, error) {
 // Size is the size of the disk in bytes.
 func (l *Log) Size() int64 { return l.header.size }
 
+// ID tells this log from all others.
+func (l *Log) ID() [16]byte { return l.header.id }
+
 // Sequence is that of the last write, 0 before the first.
 func (l *Log) Sequence() uint64 {
 	l.mu.RLock()

@@ -26,18 +26,17 @@ type Record struct {
 // collector moved comes again. An error is the last thing yielded.
 func (l *Log) Records(ctx context.Context, since uint64) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		if err := l.records(ctx, since, yield); err != nil {
+		if err := l.records(ctx, since, l.Sequence(), yield); err != nil {
 			yield(Record{}, fmt.Errorf("read records since %d: %w", since, err))
 		}
 	}
 }
 
-func (l *Log) records(ctx context.Context, since uint64, yield func(Record, error) bool) error {
+func (l *Log) records(ctx context.Context, since, upTo uint64, yield func(Record, error) bool) error {
 	if err := l.err(); err != nil {
 		return err
 	}
 	l.mu.RLock()
-	upTo := l.sequence
 	var files []*logFile
 	for _, f := range l.logs {
 		if f.last > since {
