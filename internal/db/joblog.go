@@ -22,6 +22,7 @@ type jobLogRow struct {
 	RawError     string
 	Note         string
 	Conversion   document[*drs.Conversion]
+	Network      document[*drs.NetworkEvent]
 }
 
 // Log adds a line to a job's log. step names the line within the job: writing
@@ -32,6 +33,7 @@ func (tx Tx) Log(ctx context.Context, step string, item drs.JobLogItem) error {
 		Job: string(item.Job), Step: step, Time: stampOf(item.Time), Event: string(item.Event),
 		SourceServer: string(item.SourceServer), Instance: string(item.Instance),
 		RawError: item.RawError, Note: item.Note, Conversion: document[*drs.Conversion]{item.Conversion},
+		Network: document[*drs.NetworkEvent]{item.Network},
 	}
 	if _, err := tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx); err != nil {
 		return fmt.Errorf("log %s of job %s: %w", item.Event, item.Job, err)
@@ -54,7 +56,7 @@ func (d *DB) JobLog(ctx context.Context, id drs.JobID, page Page) ([]drs.JobLogI
 		return drs.JobLogItem{
 			Job: drs.JobID(r.Job), Time: r.Time.Time(), Event: drs.JobEvent(r.Event),
 			SourceServer: drs.SourceServerID(r.SourceServer), Instance: drs.RecoveryInstanceID(r.Instance),
-			RawError: r.RawError, Note: r.Note, Conversion: r.Conversion.V,
+			RawError: r.RawError, Note: r.Note, Conversion: r.Conversion.V, Network: r.Network.V,
 		}
 	}), next, nil
 }

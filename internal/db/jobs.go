@@ -36,11 +36,11 @@ type jobServerRow struct {
 	Actions      document[[]drs.LaunchActionRun]
 }
 
-func (r jobRow) resource(servers []jobServerRow) drs.Job {
+func (r jobRow) resource(servers []jobServerRow, networks []drs.ParticipatingNetwork) drs.Job {
 	job := drs.Job{
 		ID: drs.JobID(r.ID), Account: drs.Account{ID: r.Account, Region: r.Region},
 		Type: drs.JobType(r.Type), Initiated: drs.InitiatedBy(r.Initiated), Status: drs.JobStatus(r.Status),
-		Created: r.Created.Time(), Ended: r.Ended.Time(), Tags: r.Tags.V,
+		Created: r.Created.Time(), Ended: r.Ended.Time(), Tags: r.Tags.V, Networks: networks,
 	}
 	job.Servers = convert(servers, func(s jobServerRow) drs.ParticipatingServer {
 		return drs.ParticipatingServer{
@@ -68,10 +68,12 @@ func (tx Tx) InsertJob(ctx context.Context, job drs.Job) error {
 			Snapshot: string(s.Snapshot), Instance: string(s.Instance), Status: string(s.Status),
 		})
 	}
-	if _, err := tx.NewInsert().Model(&servers).Exec(ctx); err != nil {
-		return fmt.Errorf("insert the servers of job %s: %w", job.ID, err)
+	if len(servers) > 0 {
+		if _, err := tx.NewInsert().Model(&servers).Exec(ctx); err != nil {
+			return fmt.Errorf("insert the servers of job %s: %w", job.ID, err)
+		}
 	}
-	return nil
+	return tx.insertNetworks(ctx, job)
 }
 
 // Job returns one job of the account, or ErrAbsent.
@@ -155,7 +157,11 @@ func withServers(ctx context.Context, db bun.IDB, rows []jobRow) ([]drs.Job, err
 			servers[s.Job] = append(servers[s.Job], s)
 		}
 	}
-	return convert(rows, func(r jobRow) drs.Job { return r.resource(servers[r.ID]) }), nil
+	networks, err := networksOf(ctx, db, rows)
+	if err != nil {
+		return nil, err
+	}
+	return convert(rows, func(r jobRow) drs.Job { return r.resource(servers[r.ID], networks[r.ID]) }), nil
 }
 
 // Busy returns those of the servers that a running job is processing, with the

@@ -17,6 +17,7 @@ var tagged = map[drs.ResourceType]string{
 	drs.TypeRecoveryInstance: "recovery_instances",
 	drs.TypeRecoveryPlan:     "recovery_plans",
 	drs.TypePlanExecution:    "plan_executions",
+	drs.TypeSourceNetwork:    "source_networks",
 
 	drs.TypeReplicationTemplate: "replication_templates",
 	drs.TypeLaunchTemplate:      "launch_templates",

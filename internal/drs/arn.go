@@ -21,6 +21,7 @@ const (
 	TypeRecoverySnapshot ResourceType = "recovery-snapshot" // has no ARN
 	TypeRecoveryPlan     ResourceType = "recovery-plan"
 	TypePlanExecution    ResourceType = "recovery-plan-execution"
+	TypeSourceNetwork    ResourceType = "source-network"
 
 	TypeReplicationTemplate ResourceType = "replication-configuration-template"
 	TypeLaunchTemplate      ResourceType = "launch-configuration-template"

@@ -17,6 +17,8 @@ type Job struct {
 	Ended     time.Time // zero while it runs
 	Tags      Tags
 	Servers   []ParticipatingServer // in the order of the request
+	// Networks are set in the jobs that recover networks, which have no servers.
+	Networks []ParticipatingNetwork
 }
 
 // ARN names the job.
@@ -37,6 +39,9 @@ const (
 	StartedRecovery     InitiatedBy = "START_RECOVERY"
 	StartedDrill        InitiatedBy = "START_DRILL"
 	TerminatedInstances InitiatedBy = "TERMINATE_RECOVERY_INSTANCES"
+	CreatedNetwork      InitiatedBy = "CREATE_NETWORK_RECOVERY"
+	UpdatedNetwork      InitiatedBy = "UPDATE_NETWORK_RECOVERY"
+	AssociatedNetwork   InitiatedBy = "ASSOCIATE_NETWORK_RECOVERY"
 
 	JobPending   JobStatus = "PENDING"
 	JobStarted   JobStatus = "STARTED"
@@ -118,6 +123,8 @@ type JobLogItem struct {
 	Note string
 	// Conversion is set on CONVERSION_END.
 	Conversion *Conversion
+	// Network is set where the line is about a source network.
+	Network *NetworkEvent
 }
 
 // Conversion is what was found out and decided to make a disk bootable.
@@ -148,4 +155,14 @@ const (
 	EventLaunchStart                 JobEvent = "LAUNCH_START"
 	EventLaunchFailed                JobEvent = "LAUNCH_FAILED"
 	EventJobEnd                      JobEvent = "JOB_END"
+	EventDeployNetworkStart          JobEvent = "DEPLOY_NETWORK_CONFIGURATION_START"
+	EventDeployNetworkEnd            JobEvent = "DEPLOY_NETWORK_CONFIGURATION_END"
+	EventDeployNetworkFailed         JobEvent = "DEPLOY_NETWORK_CONFIGURATION_FAILED"
+	EventUpdateNetworkStart          JobEvent = "UPDATE_NETWORK_CONFIGURATION_START"
+	EventUpdateNetworkEnd            JobEvent = "UPDATE_NETWORK_CONFIGURATION_END"
+	EventUpdateNetworkFailed         JobEvent = "UPDATE_NETWORK_CONFIGURATION_FAILED"
+	EventUpdateLaunchStart           JobEvent = "UPDATE_LAUNCH_TEMPLATE_START"
+	EventUpdateLaunchEnd             JobEvent = "UPDATE_LAUNCH_TEMPLATE_END"
+	EventUpdateLaunchFailed          JobEvent = "UPDATE_LAUNCH_TEMPLATE_FAILED"
+	EventNetworkRecoveryFail         JobEvent = "NETWORK_RECOVERY_FAIL"
 )

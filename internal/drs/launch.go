@@ -13,6 +13,9 @@ type LaunchConfiguration struct {
 	PostLaunchEnabled   bool               `json:"postLaunchEnabled"`
 	LaunchIntoInstance  RecoveryInstanceID `json:"launchIntoInstance,omitempty"`
 	RecoveryMode        RecoveryMode       `json:"recoveryMode"`
+	// Network is the machine network that the recovery of the server's source
+	// network chose; empty: the server's own default.
+	Network string `json:"network,omitempty"`
 }
 
 type (

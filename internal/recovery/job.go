@@ -48,6 +48,11 @@ func (s *Service) runJob(ctx context.Context, id drs.JobID) error {
 			wg.Go(func() { errs[n] = s.guarded(ctx, job, p, work) })
 		}
 	}
+	for _, n := range job.Networks { // each is but a few rows
+		if n.Status == drs.LaunchPending || n.Status == drs.LaunchInProgress {
+			errs = append(errs, s.recoverNetwork(ctx, job, n))
+		}
+	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
 		s.Log.Warn("job is interrupted and will go on", "job", id, "err", err)

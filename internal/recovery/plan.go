@@ -36,9 +36,9 @@ func (s *Service) plan(server drs.SourceServer, instance drs.RecoveryInstance, d
 		return launchPlan{}, fmt.Errorf("look at boot disk %s: %w", boot.volume.Device, err)
 	}
 	fit := convert.Fit(server.Properties, layout, s.Host)
-	network := s.RecoveryNetwork
-	if instance.Drill {
-		network = s.DrillNetwork
+	network, err := s.networkOf(server, instance.Drill)
+	if err != nil {
+		return launchPlan{}, err
 	}
 	p := launchPlan{
 		spec: machine.Spec{

@@ -78,7 +78,8 @@ type NIC struct {
 	Network Network `json:"network"`
 }
 
-// Network is what an interface is plugged into: Isolated, UserNAT or Bridge(name).
+// Network is what an interface is plugged into: Isolated, UserNAT, Segment(name)
+// or Bridge(name).
 type Network string
 
 const (
@@ -91,6 +92,11 @@ const (
 
 // Bridge is the network behind a bridge interface of the host.
 func Bridge(name string) Network { return Network(bridgePrefix + name) }
+
+// Segment is a network of its own for the machines of this host that are plugged
+// into the same one: they reach each other and nobody else, and nothing in it
+// answers DHCP. name is of lower-case letters, digits and hyphens.
+func Segment(name string) Network { return Network(segmentPrefix + name) }
 
 // State is how a machine stands.
 type State string

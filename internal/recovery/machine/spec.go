@@ -21,6 +21,8 @@ const (
 
 const (
 	bridgePrefix  = "bridge="
+	segmentPrefix = "segment="
+	maxSegment    = 64
 	maxInterface  = 15 // a Linux interface name, without its final zero
 	maxSerial     = 20 // what virtio, SATA and NVMe all can carry
 	maxExportName = 4096
@@ -114,7 +116,22 @@ func ParseNetwork(s string) (Network, error) {
 		}
 		return n, nil
 	}
-	return "", fmt.Errorf("network %q: want %s, %s or %sNAME", s, Isolated, UserNAT, bridgePrefix)
+	if name, ok := n.SegmentName(); ok {
+		if name == "" || len(name) > maxSegment || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			return "", fmt.Errorf("network %q: a segment's name has up to %d lower-case letters, digits and hyphens", s, maxSegment)
+		}
+		return n, nil
+	}
+	return "", fmt.Errorf("network %q: want %s, %s, %sNAME or %sNAME", s, Isolated, UserNAT, segmentPrefix, bridgePrefix)
+}
+
+// SegmentName returns the name of the segment, and whether n is one.
+func (n Network) SegmentName() (string, bool) { return strings.CutPrefix(string(n), segmentPrefix) }
+
+// Leads tells whether the network leads anywhere but to other machines of ours.
+func (n Network) Leads() bool {
+	_, segment := n.SegmentName()
+	return n != Isolated && !segment
 }
 
 // BridgeName returns the host's bridge interface, and whether n is one.
