@@ -49,8 +49,9 @@ func newSite(t *testing.T) *site {
 	key := iam.NewAccessKey(home)
 	api, err := drsapi.New(drsapi.Config{
 		DB: s.db, Recovery: jobs{db: s.db}, Protection: protection.New(protection.Config{DB: s.db, Log: slog.New(slog.DiscardHandler)}),
-		Plans:   plan.New(s.db, nil, slog.New(slog.DiscardHandler), nil),
-		PageKey: bytes.Repeat([]byte("k"), 32), Log: slog.New(slog.DiscardHandler),
+		Networks: &recovery.Service{}, // nobody asks it here
+		Plans:    plan.New(s.db, nil, slog.New(slog.DiscardHandler), nil),
+		PageKey:  bytes.Repeat([]byte("k"), 32), Log: slog.New(slog.DiscardHandler),
 		Verifier: &iam.Verifier{Service: "drs", Region: home.Region, Keys: iam.NewKeyring(key)},
 	})
 	must(t, err)

@@ -65,6 +65,7 @@ type Config struct {
 	Recovery   Recovery
 	Protection Protection
 	Plans      Plans
+	Networks   Networks
 	Verifier   Verifier
 	// PageKey authenticates pagination tokens; it must stay the same for tokens
 	// to outlive a restart.
@@ -96,8 +97,8 @@ type API struct {
 
 // New makes an API. It fails only on a Config that lacks something.
 func New(c Config) (*API, error) {
-	if c.DB == nil || c.Recovery == nil || c.Protection == nil || c.Plans == nil || c.Verifier == nil || c.Log == nil || len(c.PageKey) < 16 {
-		return nil, errors.New("drs api: DB, Recovery, Protection, Plans, Verifier, Log and a PageKey of at least 16 bytes are required")
+	if c.DB == nil || c.Recovery == nil || c.Protection == nil || c.Plans == nil || c.Networks == nil || c.Verifier == nil || c.Log == nil || len(c.PageKey) < 16 {
+		return nil, errors.New("drs api: DB, Recovery, Protection, Plans, Networks, Verifier, Log and a PageKey of at least 16 bytes are required")
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -137,6 +138,7 @@ type Call struct {
 type caller struct {
 	*API
 	account drs.Account
+	host    string // by which the client reached us
 }
 
 // ServeHTTP answers every request; nothing that goes wrong inside shows more
@@ -221,7 +223,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, call *Call) error {
 	if invalid != nil {
 		return invalid
 	}
-	output, err := op.run(caller{API: a, account: key.Account}, ctx, input)
+	output, err := op.run(caller{API: a, account: key.Account, host: r.Host}, ctx, input)
 	if err != nil {
 		return err
 	}

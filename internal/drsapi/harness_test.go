@@ -74,13 +74,17 @@ func newSite(t testing.TB) *site {
 			return staging == other && target == home, nil
 		},
 	})
+	networks, err := recovery.New(t.Context(), recovery.Config{DB: s.db, Quotas: drs.DefaultQuotas, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.plans = plan.New(s.db, s.recovery, slog.New(slog.DiscardHandler), nil)
 	life, end := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = guard.Run(life) })
 	t.Cleanup(func() { end(); running.Wait() })
 	s.api, err = New(Config{
-		DB: s.db, Recovery: s.recovery, Protection: guard, Plans: s.plans, PageKey: bytes.Repeat([]byte("k"), 32),
+		DB: s.db, Recovery: s.recovery, Protection: guard, Plans: s.plans, Networks: networks, PageKey: bytes.Repeat([]byte("k"), 32),
 		Verifier: &iam.Verifier{Service: "drs", Region: home.Region, Keys: iam.NewKeyring(s.keys[home], s.keys[other])},
 		Log:      slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})

@@ -20,6 +20,7 @@ import (
 	"lifeboat/internal/drs"
 	"lifeboat/internal/iam"
 	"lifeboat/internal/protection"
+	"lifeboat/internal/recovery"
 	"lifeboat/internal/recovery/plan"
 )
 
@@ -259,11 +260,16 @@ func FuzzAPI(f *testing.F) {
 	}
 	var log bytes.Buffer
 	jobs := newJobStarter(store)
+	networks, err := recovery.New(context.Background(), recovery.Config{DB: store, Quotas: drs.DefaultQuotas, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		f.Fatal(err)
+	}
 	api, err := New(Config{
 		DB: store, Recovery: jobs, Protection: protection.New(protection.Config{
 			DB: store, Agents: &agentLog{}, Vault: &memVault{held: map[drs.SourceServerID]bool{}}, Log: slog.New(slog.DiscardHandler),
 		}),
 		Plans:    plan.New(store, jobs, slog.New(slog.DiscardHandler), nil),
+		Networks: networks,
 		Verifier: trusting{iam.NewAccessKey(home)}, PageKey: make([]byte, 32),
 		Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelError})),
 	})

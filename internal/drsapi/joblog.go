@@ -29,8 +29,20 @@ type jobEventData struct {
 	TargetInstanceID     ec2InstanceID         `json:"targetInstanceID,omitempty"`
 	RawError             string                `json:"rawError,omitempty"`
 	ConversionProperties *conversionProperties `json:"conversionProperties,omitempty"`
+	EventResourceData    *eventResourceData    `json:"eventResourceData,omitempty"`
 	// Note is our own: what a person should know of a step that went well.
 	Note string `json:"note,omitempty"`
+}
+
+type eventResourceData struct {
+	SourceNetworkData sourceNetworkData `json:"sourceNetworkData"`
+}
+
+type sourceNetworkData struct {
+	SourceNetworkID sourceNetworkID `json:"sourceNetworkID"`
+	SourceVPC       vpcID           `json:"sourceVpc,omitempty"`
+	TargetVPC       vpcID           `json:"targetVpc,omitempty"`
+	StackName       stackName       `json:"stackName,omitempty"`
 }
 
 type conversionProperties struct {
@@ -76,6 +88,11 @@ func jobLogOf(item drs.JobLogItem) jobLog {
 			DataTimestamp:      timestampOf(done.DataTimestamp),
 			VolumeToVolumeSize: done.VolumeSizes,
 		}
+	}
+	if n := item.Network; n != nil {
+		out.EventData.EventResourceData = &eventResourceData{sourceNetworkData{
+			SourceNetworkID: sourceNetworkID(n.SourceNetwork), SourceVPC: vpcID(n.SourceVPC), TargetVPC: vpcID(n.TargetVPC), StackName: stackName(n.Stack),
+		}}
 	}
 	return out
 }

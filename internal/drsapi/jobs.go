@@ -56,9 +56,14 @@ type launchActionRun struct {
 	FailureReason string       `json:"failureReason,omitempty"`
 }
 
-// participatingResource is a source network in a job; there are none here.
+// participatingResource is a source network in a job.
 type participatingResource struct {
-	LaunchStatus string `json:"launchStatus"`
+	ParticipatingResourceID participatingResourceID `json:"participatingResourceID"`
+	LaunchStatus            string                  `json:"launchStatus" enum:"PENDING,IN_PROGRESS,LAUNCHED,FAILED,TERMINATED"`
+}
+
+type participatingResourceID struct {
+	SourceNetworkID sourceNetworkID `json:"sourceNetworkID"`
 }
 
 // describeJobs lists the jobs of the account, newest first.
@@ -98,8 +103,10 @@ func jobOf(j drs.Job) job {
 				LaunchStatus: string(s.Status), LaunchActionsStatus: launchActionsStatusOf(s.Actions),
 			}
 		}),
-		Tags:                   tagsOf(j.Tags),
-		ParticipatingResources: []participatingResource{},
+		Tags: tagsOf(j.Tags),
+		ParticipatingResources: mapped(j.Networks, func(n drs.ParticipatingNetwork) participatingResource {
+			return participatingResource{participatingResourceID{sourceNetworkID(n.SourceNetwork)}, string(n.Status)}
+		}),
 	}
 }
 

@@ -84,6 +84,7 @@ var sampleText = map[string]string{
 	"LaunchActionResourceId": "s-0123456789abcdef0", "LaunchActionId": "01234567-89ab-cdef-0123-456789abcdef",
 	"LaunchActionName": "a", "LaunchActionDescription": "d", "LaunchActionVersion": "$LATEST", "SsmDocumentName": "AWS-RunShellScript",
 	"LaunchActionParameterName": "p", "LaunchActionParameterValue": "v", "MaxResultsType": "",
+	"SourceNetworkID": "sn-0123456789abcdef0", "VpcID": "vpc-0123456789abcdef0", "AwsRegion": "eu-west-1", "CfnStackName": "stack-1",
 	"BoundedString": "x", "SmallBoundedString": "x", "PaginationToken": "", "TagKey": "k", "TagValue": "v",
 }
 

@@ -48,7 +48,7 @@ type nothing struct{}
 
 const tagsPath = "/tags/"
 
-// register lists the operations that are supported.
+// register lists the operations: all of the API.
 func (a *API) register() {
 	add(a, operation{name: "InitializeService", status: http.StatusNoContent, beforeInitialize: true, access: onAnything()}, caller.initializeService)
 
@@ -73,6 +73,7 @@ func (a *API) register() {
 	add(a, operation{name: "ListTagsForResource", route: route{"GET", tagsPath}, beforeInitialize: true, access: onARN("resourceArn")}, caller.listTagsForResource)
 
 	a.registerPlans()
+	a.registerNetworks()
 }
 
 // add registers one operation: POST /Name and status 200 unless it says other.
@@ -126,11 +127,6 @@ func (a *API) match(r *http.Request) (*operation, string, error) {
 	}
 	if op, ok := a.operations[at]; ok && (param != "") == strings.HasSuffix(at.path, "/") {
 		return op, param, nil
-	}
-	name := strings.TrimPrefix(path, "/")
-	if unsupported[name] {
-		return nil, "", &protocolError{"UnknownOperationException", http.StatusNotFound,
-			name + " is an operation of the DRS API that this server does not support. GET /openapi.json lists those it does."}
 	}
 	return nil, "", &protocolError{"UnknownOperationException", http.StatusNotFound,
 		"The request names no operation of this service. GET /openapi.json lists them."}

@@ -3,6 +3,7 @@ package drsapi
 import (
 	"context"
 	"regexp"
+	"strings"
 	"time"
 
 	"lifeboat/internal/db"
@@ -36,6 +37,7 @@ type sourceServer struct {
 	SourceProperties     sourceProperties    `json:"sourceProperties"`
 	StagingArea          stagingArea         `json:"stagingArea"`
 	ReplicationDirection string              `json:"replicationDirection" enum:"FAILOVER,FAILBACK"`
+	SourceNetworkID      sourceNetworkID     `json:"sourceNetworkID,omitempty"`
 	AgentVersion         string              `json:"agentVersion,omitempty"`
 }
 
@@ -113,6 +115,9 @@ func (c caller) sourceServer(s drs.SourceServer) sourceServer {
 		SourceProperties:     sourcePropertiesOf(s.Properties),
 		StagingArea:          stagingAreaOf(s),
 		ReplicationDirection: "FAILOVER",
+	}
+	if of := s.Tags[drs.SourceNetworkTag]; strings.HasPrefix(of, "sn-") {
+		out.SourceNetworkID = sourceNetworkID(clip(of, 20))
 	}
 	out.SourceProperties.RecommendedInstanceType = c.InstanceType(s.Properties)
 	if agentVersion.MatchString(s.AgentVersion) {

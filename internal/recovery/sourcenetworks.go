@@ -100,6 +100,10 @@ func (s *Service) StartSourceNetworkRecovery(ctx context.Context, account drs.Ac
 		taken := map[string]drs.SourceNetworkID{}
 		for _, want := range r.Networks {
 			n, err := s.idleNetwork(ctx, tx, account, want.SourceNetwork)
+			var refused *drs.Error
+			if errors.As(err, &refused) && refused.Kind == drs.KindNotFound { // the operation has no 404
+				return networkConflict(want.SourceNetwork, "Source network %s does not exist in this account and region. DescribeSourceNetworks lists those that do.", want.SourceNetwork)
+			}
 			if err != nil {
 				return err
 			}

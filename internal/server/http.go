@@ -19,6 +19,7 @@ func (s *running) handler() http.Handler {
 	ours.Handle(replication.RegisterPath, s.registration)
 	ours.Handle("/lifeboat/v1/source-servers/", s.export)
 	ours.Handle("/lifeboat/v1/recovery-instances/", s.instances)
+	ours.Handle("/lifeboat/v1/source-networks/", s.templates)
 	ours.Handle("POST /lifeboat/v1/disk-access", s.diskAccess)
 	ours.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, nil) })
 	ours.HandleFunc("GET /readyz", s.ready)

@@ -58,6 +58,7 @@ type running struct {
 	registration http.Handler
 	export       http.Handler
 	instances    http.Handler
+	templates    http.Handler
 	diskAccess   http.Handler
 	disks        *disks // of recovery points, over the network; nil unless asked for
 	metrics      *prometheus.Registry
@@ -319,13 +320,14 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 		return err
 	}
 	s.api, err = drsapi.New(drsapi.Config{
-		DB: s.db, Recovery: s.recovery, Protection: s.protection, Plans: s.plans, Verifier: verifier, PageKey: pages, Log: s.Log.With("wing", "api"),
+		DB: s.db, Recovery: s.recovery, Protection: s.protection, Plans: s.plans, Networks: s.recovery, Verifier: verifier, PageKey: pages, Log: s.Log.With("wing", "api"),
 		InstanceType: func(p drs.SourceProperties) string { return convert.InstanceType(p.Cores(), p.RAMBytes) },
 	})
 	if err != nil {
 		return err
 	}
 	s.export = signed(verifier, s.Log, export.Handler(export.FromVault(s.vault), s.db, caller, s.Log.With("wing", "export")))
+	s.templates = signed(verifier, s.Log, templateHandler(s.db, s.Log.With("wing", "api")))
 	s.instances = signed(verifier, s.Log, instanceHandler(s.recovery, s.Log.With("wing", "api")))
 	access := &diskAccess{authority: s.dir.Authority, log: s.Log.With("wing", "api")}
 	if s.disks != nil {
