@@ -20,6 +20,7 @@ type serverCommand struct {
 	DB                string        `name:"db" placeholder:"sqlite:FILE" help:"Where the tables are kept; within --data by default. Fixed by the first start."`
 	Machines          string        `default:"qemu" help:"Where recovered machines run: qemu."`
 	Epoch             time.Duration `default:"5s" help:"Spacing of recovery points."`
+	ScrubDays         int           `default:"30" placeholder:"N" help:"Verify everything in the vault once in so many days, a share each day; 0: never."`
 	DrillNetwork      string        `default:"isolated" placeholder:"NET" help:"Network of drills: isolated, user (out through this host) or bridge=NAME."`
 	RecoveryNetwork   string        `default:"user" placeholder:"NET" help:"Network of recoveries: isolated, user or bridge=NAME."`
 	Region            string        `placeholder:"us-east-1" help:"AWS region to answer for. Fixed by the first start."`
@@ -39,7 +40,7 @@ func (c *serverCommand) Run(ctx context.Context) error {
 	}
 	config := server.Config{
 		Data: c.Data, Listen: c.Listen, ReplicationListen: c.ReplicationListen, NBDListen: c.NBDListen,
-		Vault: c.Vault, DB: c.DB, Machines: c.Machines, Epoch: c.Epoch,
+		Vault: c.Vault, DB: c.DB, Machines: c.Machines, Epoch: c.Epoch, ScrubDays: c.ScrubDays,
 		DrillNetwork: drill, RecoveryNetwork: recovery,
 		Region: c.Region, Account: c.Account, Version: version,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel})),

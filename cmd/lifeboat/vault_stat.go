@@ -50,6 +50,14 @@ func (v *vaultStatCommand) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	var scrub *server.Scrubbed
+	if v.Data != "" {
+		state, err := server.ReadScrubbed(v.Data)
+		if err != nil {
+			return err
+		}
+		scrub = &state
+	}
 	stats := []serverStat{}
 	total := map[string]vault.KindUsage{}
 	for _, k := range servers {
@@ -75,7 +83,11 @@ func (v *vaultStatCommand) Run(ctx context.Context) (err error) {
 	return v.result(struct {
 		Servers []serverStat               `json:"servers"`
 		Kinds   map[string]vault.KindUsage `json:"kinds"`
-	}{stats, total}, func(p *show.Printer) { v.print(p, stats, total) })
+		Scrub   *server.Scrubbed           `json:"scrub,omitempty"`
+	}{stats, total, scrub}, func(p *show.Printer) {
+		v.print(p, stats, total)
+		printScrub(p, scrub)
+	})
 }
 
 func (v *vaultStatCommand) print(p *show.Printer, stats []serverStat, total map[string]vault.KindUsage) {
@@ -104,4 +116,20 @@ func (v *vaultStatCommand) print(p *show.Printer, stats []serverStat, total map[
 		rows = append(rows, []string{string(u.Point), show.Bytes(u.Data), show.Bytes(u.Unique)})
 	}
 	p.Table([]string{"POINT", "DATA", "ITS ALONE"}, rows)
+}
+
+// printScrub tells what the server's scheduled verification has found.
+func printScrub(p *show.Printer, s *server.Scrubbed) {
+	if s == nil || len(s.Shares) == 0 {
+		return
+	}
+	oldest, damaged := s.Shares[0].At, 0
+	for _, share := range s.Shares {
+		damaged += len(share.Damages)
+		if share.At.Before(oldest) {
+			oldest = share.At
+		}
+	}
+	p.Printf("\nVerified on schedule: %d of %s, the earliest at %s %s; %s.\n",
+		len(s.Shares), show.Count(s.Of, "share"), p.Moment(oldest), p.Zone(), show.Count(damaged, "damaged object"))
 }

@@ -33,6 +33,9 @@ type Config struct {
 	RecoveryNetwork machine.Network
 	// Epoch is the spacing of recovery points that agents are asked for.
 	Epoch time.Duration
+	// ScrubDays is in how many days everything in the vault is read and verified once,
+	// a share each day; 0: never.
+	ScrubDays int
 	// Account and Region are given to a new data directory only.
 	Account string
 	Region  string
@@ -82,6 +85,9 @@ func (c *Config) Check() error {
 	}
 	if c.Machines != "" && c.Machines != "qemu" {
 		return fmt.Errorf("--machines %s: this version runs machines with QEMU only: want qemu", c.Machines)
+	}
+	if c.ScrubDays < 0 || c.ScrubDays > 1000 {
+		return fmt.Errorf("--scrub-days %d: want 1 to 1000, or 0 for never", c.ScrubDays)
 	}
 	if c.Epoch < 0 || c.Epoch > 0 && c.Epoch < 100*time.Millisecond || c.Epoch > time.Hour {
 		return fmt.Errorf("--epoch %s: want 100ms to 1h", c.Epoch)

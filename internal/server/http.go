@@ -43,13 +43,17 @@ func (s *running) ready(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusServiceUnavailable, err)
 		return
 	}
-	answer(w, http.StatusOK, nil)
+	answer(w, http.StatusOK, nil, s.scrubber.hints()...)
 }
 
-func answer(w http.ResponseWriter, status int, err error) {
-	reply := map[string]string{"status": "ok"}
+// answer tells how it stands; hints are what should be looked at although all is well.
+func answer(w http.ResponseWriter, status int, err error, hints ...string) {
+	reply := map[string]any{"status": "ok"}
 	if err != nil {
-		reply = map[string]string{"status": "failing", "reason": err.Error()}
+		reply = map[string]any{"status": "failing", "reason": err.Error()}
+	}
+	if len(hints) > 0 {
+		reply["hints"] = hints
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

@@ -48,6 +48,7 @@ type running struct {
 	store        vaultStore
 	vault        *vault.Vault
 	recorder     *recorder
+	scrubber     *scrubber
 	ownership    atomic.Pointer[vault.Ownership] // nil while the vault cannot be written
 	machines     *qemu.Driver
 	recovery     *recovery.Service
@@ -149,6 +150,7 @@ func (s *running) run(ctx context.Context) (err error) {
 	group.Go(func() error { shrink(ctx); return nil })
 	group.Go(func() error { return s.keepOwnership(ctx) })
 	group.Go(func() error { return s.recorder.run(ctx) })
+	group.Go(func() error { return s.scrubber.run(ctx) })
 	group.Go(func() error { return s.recovery.Run(ctx) })
 	group.Go(func() error { return s.plans.Run(ctx) })
 	group.Go(func() error { return s.protection.Run(ctx) })
@@ -335,6 +337,10 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 	}
 	s.diskAccess = signed(verifier, s.Log, access)
 	s.metrics = newMetrics(s.db, s.Log)
+	s.scrubber = newScrubber(s.dir, s.ScrubDays, func(ctx context.Context, opt vault.VerifyOptions) (vault.VerifyReport, error) {
+		return vault.Verify(ctx, s.store, s.dir.keys, vault.Options{CacheBytes: 1 << 20}, opt)
+	}, s.Log.With("wing", "vault"))
+	s.metrics.MustRegister(s.scrubber)
 	return nil
 }
 
