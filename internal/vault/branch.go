@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
+
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/vault/blob"
@@ -24,7 +25,7 @@ type branch struct {
 	key    seal.Key
 
 	mu     sync.Mutex
-	st     *state       // nil until read; guarded by mu
+	st     *state       // nil until read, and again when memory is short; guarded by mu
 	damage *DamageError // why st is not the newest state; guarded by mu
 	writer *Writer      // the live one; guarded by mu
 	merged uint64       // map runs are there up to this sequence; guarded by mu
@@ -79,13 +80,21 @@ func (v *Vault) branch(ctx context.Context, server drs.SourceServerID, name stri
 func (b *branch) current(ctx context.Context) (*state, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.currentLocked(ctx)
+}
+
+func (b *branch) currentLocked(ctx context.Context) (*state, error) {
 	if b.st == nil || b.damage != nil {
 		return b.readLocked(ctx)
 	}
 	for {
 		st, err := b.follow(ctx, b.st)
 		if errors.Is(err, blob.ErrAbsent) {
-			return b.st, nil
+			err := b.checkLast(ctx, b.st)
+			if errors.Is(err, errOutrun) || damaged(err) {
+				return b.readLocked(ctx)
+			}
+			return b.st, err
 		}
 		if damaged(err) {
 			return b.readLocked(ctx) // finds out what is hurt
@@ -97,8 +106,51 @@ func (b *branch) current(ctx context.Context) (*state, error) {
 			b.st = nil
 			return nil, fmt.Errorf("branch %s of %s: %w", b.name, b.server, ErrAbsent)
 		}
-		b.st = st
+		b.setLocked(st)
 	}
+}
+
+// latest returns the newest state that this process knows, which it reads if it
+// knows none. There may be a newer one in the store.
+func (b *branch) latest(ctx context.Context) (*state, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.st == nil || b.damage != nil {
+		return b.readLocked(ctx)
+	}
+	return b.st, nil
+}
+
+// setLocked makes st what is known of the branch.
+func (b *branch) setLocked(st *state) {
+	b.st = st
+	b.v.states.keep(b, st.weight())
+}
+
+// errOutrun: the store holds more than this process knew. It has to look again.
+var errOutrun = errors.New("the branch has gone on meanwhile")
+
+// checkLast makes sure that the manifest of st is still there, which is to say that the
+// one after it was not deleted as no longer needed: manifests are deleted in
+// order. Else it returns errOutrun.
+func (b *branch) checkLast(ctx context.Context, st *state) error {
+	name := manifestName(b.server, b.name, st.number)
+	p := make([]byte, envelope.HeaderSize)
+	n, err := b.v.store.ReadAt(ctx, name, p, 0)
+	if errors.Is(err, blob.ErrAbsent) {
+		return errOutrun
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	h, _, err := envelope.DecodeHeader(name, envelope.Manifest, p[:n])
+	if err != nil {
+		return err
+	}
+	if h.Salt != st.salt {
+		return errOutrun
+	}
+	return nil
 }
 
 // follow reads the manifest after st.
@@ -119,9 +171,14 @@ func (b *branch) apply(st *state, env *envelope.Envelope) (*state, error) {
 	if env.Link != st.hash {
 		return nil, &CorruptError{Object: name, Reason: "broken chain: it does not follow the manifest before it"}
 	}
-	edits, err := decodeEdits(env.Body)
+	return b.applyBody(name, st, env.Hash, env.Salt, env.Body)
+}
+
+// applyBody returns the state that the manifest after st makes.
+func (b *branch) applyBody(name string, st *state, hash [32]byte, salt seal.Salt, body []byte) (*state, error) {
+	edits, err := decodeEdits(body)
 	if err == nil {
-		st, err = st.next(env.Number, env.Hash, edits)
+		st, err = st.next(st.number+1, hash, salt, edits)
 	}
 	if errors.Is(err, ErrNewerFormat) {
 		return nil, fmt.Errorf("manifest %s: %w", name, err)
@@ -134,100 +191,6 @@ func (b *branch) apply(st *state, env *envelope.Envelope) (*state, error) {
 
 func (b *branch) readManifest(ctx context.Context, number uint64) (*envelope.Envelope, error) {
 	return b.v.readSealed(ctx, manifestName(b.server, b.name, number), envelope.Manifest, b.key)
-}
-
-// readLocked reads the branch from the store: the newest good checkpoint and all
-// manifests after it.
-func (b *branch) readLocked(ctx context.Context) (*state, error) {
-	b.st, b.damage = nil, nil
-	names, err := b.v.store.List(ctx, branchFolder(b.server, b.name))
-	if err != nil {
-		return nil, err
-	}
-	numbers := numbered(names, ".manifest")
-	if len(numbers) == 0 {
-		if b.name == MainBranch {
-			if err := b.v.checkUnused(ctx, b.server); err != nil {
-				return nil, err
-			}
-		}
-		return nil, fmt.Errorf("branch %s of %s: %w", b.name, b.server, ErrAbsent)
-	}
-	last := numbers[len(numbers)-1]
-	good := uint64(0) // the manifests up to here are all present
-	for _, n := range numbers {
-		if n != good+1 {
-			break
-		}
-		good = n
-	}
-	if good < last {
-		if dropped, err := b.endsDropped(ctx, last); err != nil {
-			return nil, err
-		} else if dropped {
-			return nil, fmt.Errorf("branch %s of %s: %w", b.name, b.server, ErrAbsent)
-		}
-	}
-	st, err := b.startingState(ctx, names, good)
-	if err != nil {
-		return nil, err
-	}
-	from := st.number
-	st, err = b.replay(ctx, st, good)
-	if err == nil && good < last {
-		err = &CorruptError{Object: manifestName(b.server, b.name, good+1), Reason: "absent, although later manifests exist"}
-	}
-	var cause *CorruptError
-	if errors.As(err, &cause) {
-		b.st, b.damage = st, &DamageError{Server: b.server, Branch: b.name, Cause: cause}
-		b.damage.Points = b.pointsAfter(ctx, names, st.number)
-		return st, b.damage
-	}
-	if err != nil {
-		return nil, err
-	}
-	if st.dropped {
-		return nil, fmt.Errorf("branch %s of %s: %w", b.name, b.server, ErrAbsent)
-	}
-	b.st = st
-	if st.number >= from+b.v.limits.checkpoint {
-		b.checkpoint(st)
-	}
-	return st, nil
-}
-
-// replay applies the manifests after st up to number last. When it fails it
-// returns the state reached.
-func (b *branch) replay(ctx context.Context, st *state, last uint64) (*state, error) {
-	const batch = 64
-	for st.number < last {
-		begin, n := st.number+1, min(batch, last-st.number)
-		envs, errs := make([]*envelope.Envelope, n), make([]error, n)
-		var g errgroup.Group
-		g.SetLimit(8)
-		for i := range n {
-			g.Go(func() error {
-				envs[i], errs[i] = b.readManifest(ctx, begin+i)
-				return nil
-			})
-		}
-		_ = g.Wait() // each has its own error
-		for i := range n {
-			err := errs[i]
-			if errors.Is(err, blob.ErrAbsent) {
-				err = &CorruptError{Object: manifestName(b.server, b.name, begin+i), Reason: "vanished while the branch was read"}
-			}
-			if err != nil {
-				return st, err
-			}
-			next, err := b.apply(st, envs[i])
-			if err != nil {
-				return st, err
-			}
-			st = next
-		}
-	}
-	return st, nil
 }
 
 // endsDropped tells whether the last manifest says that the branch was dropped.
@@ -243,41 +206,3 @@ func (b *branch) endsDropped(ctx context.Context, last uint64) (bool, error) {
 	return err == nil && slices.ContainsFunc(edits, func(e edit) bool { return e.kind() == kindDropped }), nil
 }
 
-// pointsAfter names the points that manifests after number made, as far as a
-// checkpoint or those manifests can be read.
-func (b *branch) pointsAfter(ctx context.Context, names []string, number uint64) []drs.RecoverySnapshotID {
-	var out []drs.RecoverySnapshotID
-	for _, n := range slices.Backward(numbered(names, ".checkpoint")) {
-		if n <= number {
-			break
-		}
-		if st, err := b.readCheckpoint(ctx, n); err == nil {
-			for _, p := range st.points.items {
-				if p.point.Epoch > number {
-					out = append(out, p.point.ID)
-				}
-			}
-			number = n
-			break
-		}
-	}
-	for _, n := range numbered(names, ".manifest") {
-		if n <= number {
-			continue
-		}
-		env, err := b.readManifest(ctx, n)
-		if err != nil {
-			continue
-		}
-		edits, err := decodeEdits(env.Body)
-		if err != nil {
-			continue
-		}
-		for _, e := range edits {
-			if p, ok := e.(pointEdit); ok {
-				out = append(out, p.point.ID)
-			}
-		}
-	}
-	return out
-}

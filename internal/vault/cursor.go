@@ -56,6 +56,17 @@ func (c *cursor) str() string {
 	return string(c.take(uint64(binary.LittleEndian.Uint16(n))))
 }
 
+// count reads the number of items that follow, each at least so many bytes long: no
+// more than there is room for.
+func (c *cursor) count(size uint64) int {
+	n := uint64(c.u32())
+	if n > uint64(len(c.b))/size {
+		c.b, c.short = nil, true
+		return 0
+	}
+	return int(n)
+}
+
 func (c *cursor) hash() (h [32]byte) {
 	copy(h[:], c.take(32))
 	return h

@@ -22,7 +22,12 @@ func (r *VolumeReader) Digests(ctx context.Context, first uint64, n int) ([][16]
 			return nil, err
 		}
 		var err error
-		if out[i], err = h.digest(ctx, first+uint64(i)); err != nil {
+		err = r.viewed(ctx, func(vw *view) (err error) {
+			h.records, h.view = r.records(vw), vw
+			out[i], err = h.digest(ctx, first+uint64(i))
+			return err
+		})
+		if err != nil {
 			return nil, fmt.Errorf("digest of chunk %d of volume %d of %s: %w", first+uint64(i), r.volume.ID, r.image.server, err)
 		}
 	}
@@ -30,9 +35,11 @@ func (r *VolumeReader) Digests(ctx context.Context, first uint64, n int) ([][16]
 }
 
 type hasher struct {
-	r     *VolumeReader
-	buf   []byte
-	zeros map[int][16]byte // by length
+	r       *VolumeReader
+	view    *view
+	records []extent.Record
+	buf     []byte
+	zeros   map[int][16]byte // by length
 }
 
 func (h *hasher) digest(ctx context.Context, chunk uint64) ([16]byte, error) {
@@ -41,7 +48,7 @@ func (h *hasher) digest(ctx context.Context, chunk uint64) ([16]byte, error) {
 	blocks := min(FrameBlocks, r.volume.Blocks()-block)
 	length := int(blocks) * BlockSize
 
-	i := extent.Find(r.records, block)
+	i := extent.Find(h.records, block)
 	if h.hole(i, block+blocks) {
 		d, ok := h.zeros[length]
 		if !ok {
@@ -50,7 +57,7 @@ func (h *hasher) digest(ctx context.Context, chunk uint64) ([16]byte, error) {
 		}
 		return d, nil
 	}
-	if d, ok, err := h.known(ctx, r.records[i], block, blocks); ok || err != nil {
+	if d, ok, err := h.known(ctx, h.records[i], block, blocks); ok || err != nil {
 		return d, err
 	}
 	if h.buf == nil {
@@ -69,9 +76,8 @@ func (h *hasher) digest(ctx context.Context, chunk uint64) ([16]byte, error) {
 
 // hole tells whether all records from i on that begin before end are zeros.
 func (h *hasher) hole(i int, end uint64) bool {
-	records := h.r.records
-	for ; i < len(records) && records[i].Block < end; i++ {
-		if !records[i].Zero() {
+	for ; i < len(h.records) && h.records[i].Block < end; i++ {
+		if !h.records[i].Zero() {
 			return false
 		}
 	}
@@ -83,7 +89,7 @@ func (h *hasher) known(ctx context.Context, rec extent.Record, block, blocks uin
 	if rec.Zero() || rec.Block > block || rec.End() < block+blocks {
 		return d, false, nil
 	}
-	ix, err := h.r.image.index(ctx, rec.Seg)
+	ix, err := h.r.image.index(ctx, h.view, rec.Seg)
 	if err != nil {
 		return d, false, err
 	}

@@ -25,7 +25,31 @@ const (
 	kindBase      = 5
 	kindSeed      = 6
 	kindDropped   = 7
+	kindSegment2  = 8
+	kindDropMany  = 9
+	kindHold      = 10
+	kindRelease   = 11
+	kindLock      = 12
+	kindPromise   = 13
+	kindFulfil    = 14
+	kindFold      = 15
+	kindRestated  = 16
+	kindTip       = 17
+	kindLoose     = 18
 )
+
+// upkeep tells whether edits leave alone what writers build on. A writer goes
+// on behind such a manifest, and is fenced by any other.
+func upkeep(edits []edit) bool {
+	for _, e := range edits {
+		switch e.kind() {
+		case kindDropPoint, kindDropMany, kindHold, kindRelease, kindLock, kindPromise, kindFulfil, kindFold, kindRestated:
+		default:
+			return false
+		}
+	}
+	return true
+}
 
 func putEdits(edits []edit) []byte {
 	var b []byte
@@ -51,8 +75,8 @@ func decodeEdits(body []byte) ([]edit, error) {
 		}
 		var e edit
 		switch kind {
-		case kindSegment:
-			e = decodeSegment(&f)
+		case kindSegment, kindSegment2:
+			e = decodeSegment(&f, kind == kindSegment)
 		case kindVolume:
 			e = volumeEdit{Volume{ID: VolumeID(f.u32()), Size: int64(f.u64()), Device: f.str()}}
 		case kindPoint:
@@ -66,7 +90,9 @@ func decodeEdits(body []byte) ([]edit, error) {
 		case kindDropped:
 			e = droppedEdit{}
 		default:
-			return nil, fmt.Errorf("edit of kind %d: %w", kind, ErrNewerFormat)
+			if e = decodeUpkeep(kind, &f); e == nil {
+				return nil, fmt.Errorf("edit of kind %d: %w", kind, ErrNewerFormat)
+			}
 		}
 		if err := f.end(); err != nil {
 			return nil, fmt.Errorf("edit of kind %d: %w", kind, err)
@@ -86,27 +112,54 @@ func countEdits(body []byte) (n int) {
 }
 
 // segmentEdit adds a segment to the branch.
-type segmentEdit struct{ segmentRef }
-
-func (segmentEdit) kind() uint8 { return kindSegment }
-
-func (e segmentEdit) put(b []byte) []byte {
-	b = binary.LittleEndian.AppendUint64(b, e.seq)
-	b = append(b, e.id[:]...)
-	b = binary.LittleEndian.AppendUint64(b, e.host)
-	b = binary.LittleEndian.AppendUint64(b, uint64(e.offset))
-	b = binary.LittleEndian.AppendUint64(b, uint64(e.length))
-	b = binary.LittleEndian.AppendUint64(b, uint64(e.index))
-	return append(b, e.sum[:]...)
+type segmentEdit struct {
+	segmentRef
+	old bool // as kind 1, which does not tell what the segment holds
 }
 
-func decodeSegment(f *cursor) segmentEdit {
-	var e segmentEdit
+func (e segmentEdit) kind() uint8 {
+	if e.old {
+		return kindSegment
+	}
+	return kindSegment2
+}
+
+func (e segmentEdit) put(b []byte) []byte {
+	b = e.putPlace(b)
+	if e.old {
+		return b
+	}
+	return e.putContents(b)
+}
+
+func (r *segmentRef) putPlace(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint64(b, r.seq)
+	b = append(b, r.id[:]...)
+	b = binary.LittleEndian.AppendUint64(b, r.host)
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.offset))
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.length))
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.index))
+	return append(b, r.sum[:]...)
+}
+
+func (r *segmentRef) putContents(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint64(b, r.from)
+	b = binary.LittleEndian.AppendUint64(b, r.to)
+	b = binary.LittleEndian.AppendUint32(b, r.blocks)
+	return binary.LittleEndian.AppendUint32(b, r.zeros)
+}
+
+func decodeSegment(f *cursor, old bool) segmentEdit {
+	e := segmentEdit{old: old}
 	e.seq = f.u64()
 	copy(e.id[:], f.take(16))
 	e.host = f.u64()
 	e.offset, e.length, e.index = int64(f.u64()), int64(f.u64()), int64(f.u64())
 	e.sum = f.hash()
+	e.from, e.to = e.seq, e.seq
+	if !old {
+		e.from, e.to, e.blocks, e.zeros = f.u64(), f.u64(), f.u32(), f.u32()
+	}
 	return e
 }
 
@@ -114,13 +167,23 @@ func (e segmentEdit) apply(s *state) error {
 	if e.seq <= s.seq {
 		return fmt.Errorf("segment sequence %d after %d", e.seq, s.seq)
 	}
-	if e.offset < 0 || e.index < 0 || e.length-e.index <= 0 || e.length-e.index > segment.MaxIndex {
-		return fmt.Errorf("segment %s: impossible lengths", e.id)
-	}
 	ref := e.segmentRef
+	if err := ref.check(); err != nil {
+		return err
+	}
 	ref.branch = s.branch
 	s.segments = s.segments.with(ref)
 	s.seq = e.seq
+	return nil
+}
+
+func (r *segmentRef) check() error {
+	if r.offset < 0 || r.index < 0 || r.length-r.index <= 0 || r.length-r.index > segment.MaxIndex {
+		return fmt.Errorf("segment %s: impossible lengths", r.id)
+	}
+	if r.from > r.seq || r.seq > r.to {
+		return fmt.Errorf("segment %s: sequence %d is not among those it holds, %d to %d", r.id, r.seq, r.from, r.to)
+	}
 	return nil
 }
 
@@ -173,6 +236,9 @@ func (e pointEdit) apply(s *state) error {
 	if e.seq > s.seq {
 		return fmt.Errorf("point %s is ahead of its branch", e.point.ID)
 	}
+	if n := len(s.points.items); n > 0 && e.seq < s.points.items[n-1].seq {
+		return fmt.Errorf("point %s lies before the one that was made before it", e.point.ID)
+	}
 	p := e.point
 	p.SourceServer = s.server
 	s.points = s.points.with(pointRef{point: p, seq: e.seq, volumes: s.volumes})
@@ -186,17 +252,7 @@ func (dropPointEdit) kind() uint8           { return kindDropPoint }
 func (e dropPointEdit) put(b []byte) []byte { return putString(b, string(e.id)) }
 
 func (e dropPointEdit) apply(s *state) error {
-	kept := newShared[pointRef](len(s.points.items))
-	for _, p := range s.points.items {
-		if p.point.ID != e.id {
-			kept = kept.with(p)
-		}
-	}
-	if len(kept.items) == len(s.points.items) {
-		return fmt.Errorf("point %s is dropped but was never added", e.id)
-	}
-	s.points = kept
-	return nil
+	return s.dropPoints([]drs.RecoverySnapshotID{e.id})
 }
 
 // base says where a branch begins: at a sequence of another branch.
@@ -243,6 +299,9 @@ type droppedEdit struct{}
 func (droppedEdit) kind() uint8         { return kindDropped }
 func (droppedEdit) put(b []byte) []byte { return b }
 func (droppedEdit) apply(s *state) error {
+	if len(s.holds) > 0 {
+		return fmt.Errorf("branch %s began at one of its points", s.holds[0].branch)
+	}
 	s.dropped = true
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"lifeboat/internal/drs"
@@ -19,7 +20,7 @@ import (
 // may be called from one goroutine at a time.
 type Epoch struct {
 	w       *Writer
-	st      *state   // what it follows
+	tip     tip      // what it follows
 	volumes []Volume // as they will be; sorted
 	edits   []edit
 	seq     uint64 // of the last segment begun
@@ -114,7 +115,7 @@ func (e *Epoch) closeFull() error {
 
 // upload puts a segment as an object of its own, in the background.
 func (e *Epoch) upload(s segment.Sealed) error {
-	e.edits = append(e.edits, segmentEdit{newSegmentRef(s)})
+	e.edits = append(e.edits, segmentEdit{segmentRef: newSegmentRef(s)})
 	v, name := e.w.b.v, segmentName(e.w.b.server, s.Header.ID)
 	return e.uploads.start(v.uploads, func(ctx context.Context) error {
 		err := v.store.PutIfAbsent(ctx, name, s.Bytes)
@@ -144,30 +145,34 @@ func (e *Epoch) Commit(ctx context.Context, point *drs.RecoveryPoint) (Head, err
 		return Head{}, w.err
 	}
 	if point != nil {
-		if err := e.checkPoint(*point); err != nil {
+		if err := e.checkPoint(ctx, *point); err != nil {
 			return Head{}, fmt.Errorf("commit: %w", err)
 		}
 	}
 	st, err := e.commit(ctx, point)
 	if err != nil {
-		err = fmt.Errorf("commit epoch %d of branch %s of %s: %w", e.st.number+1, w.b.name, w.b.server, err)
+		err = fmt.Errorf("commit epoch after %d of branch %s of %s: %w", e.tip.head.Number, w.b.name, w.b.server, err)
 		w.finishLocked(err)
 		return Head{}, err
 	}
 	w.epoch = nil
 	e.stop(ErrClosed)
-	w.st = st
+	w.tip = st.tip()
 	return st.head(), nil
 }
 
-func (e *Epoch) checkPoint(p drs.RecoveryPoint) error {
+func (e *Epoch) checkPoint(ctx context.Context, p drs.RecoveryPoint) error {
 	if _, err := drs.ParseRecoverySnapshotID(string(p.ID)); err != nil {
 		return err
 	}
 	if p.SourceServer != "" && p.SourceServer != e.w.b.server {
 		return fmt.Errorf("point %s belongs to server %s, this is %s", p.ID, p.SourceServer, e.w.b.server)
 	}
-	if _, ok := e.st.point(p.ID); ok {
+	st, err := e.w.b.latest(ctx)
+	if err != nil {
+		return err
+	}
+	if _, ok := st.point(p.ID); ok {
 		return fmt.Errorf("point %s: %w", p.ID, ErrExists)
 	}
 	if len(p.Consistency) > 64 || len(p.Method) > 64 {
@@ -182,7 +187,7 @@ func (e *Epoch) commit(ctx context.Context, point *drs.RecoveryPoint) (*state, e
 	if e.done != nil {
 		return nil, e.done
 	}
-	b, number := e.w.b, e.st.number+1
+	b := e.w.b
 	var inline []byte
 	inlineAt := -1
 	if e.builder != nil {
@@ -190,34 +195,40 @@ func (e *Epoch) commit(ctx context.Context, point *drs.RecoveryPoint) (*state, e
 		e.builder = nil
 		if len(s.Bytes) <= b.v.limits.inlineBytes {
 			inline, inlineAt = s.Bytes, len(e.edits)
-			e.edits = append(e.edits, segmentEdit{newSegmentRef(s)})
+			e.edits = append(e.edits, segmentEdit{segmentRef: newSegmentRef(s)})
 		} else if err := e.upload(s); err != nil {
 			return nil, err
 		}
-	}
-	if point != nil {
-		p := *point
-		p.Epoch, p.SourceServer = number, b.server
-		e.edits = append(e.edits, pointEdit{p, e.seq})
 	}
 	// No manifest before everything it names is durable.
 	if err := e.uploads.wait(); err != nil {
 		return nil, err
 	}
-	if len(e.edits) == 0 {
-		return e.st, nil
-	}
-	body := putEdits(e.edits)
-	if inlineAt >= 0 {
-		ref := e.edits[inlineAt].(segmentEdit)
-		ref.host, ref.offset = number, envelope.Size(b.v.cipher, len(body))
-		e.edits[inlineAt] = ref
-		body = putEdits(e.edits) // fields have fixed lengths: the offset holds
-	}
-	e.offered = true
-	st, err := b.commit(ctx, e.st, e.edits, body, inline)
+	st, err := b.amend(ctx, func(st *state) (proposal, error) {
+		if !e.tip.follows(st) {
+			return proposal{}, ErrFenced
+		}
+		edits := slices.Clone(e.edits)
+		if point != nil {
+			p := *point
+			p.Epoch, p.SourceServer = st.number+1, b.server
+			edits = append(edits, pointEdit{p, e.seq})
+		}
+		if inlineAt >= 0 {
+			ref := edits[inlineAt].(segmentEdit)
+			ref.host, ref.offset = st.number+1, envelope.Size(b.v.cipher, len(putEdits(edits)))
+			edits[inlineAt] = ref // fields have fixed lengths: the offset holds
+		}
+		e.offered = e.offered || len(edits) > 0
+		p := propose(edits...)
+		p.inline = inline
+		return p, nil
+	})
 	if inline != nil {
 		b.v.buffers.recycle(inline)
+	}
+	if errors.Is(err, ErrAbsent) {
+		err = fmt.Errorf("%w: %w", ErrFenced, err) // the branch was dropped
 	}
 	return st, err
 }
@@ -281,5 +292,7 @@ func newSegmentHeader(c seal.Cipher, server drs.SourceServerID, branch string, s
 }
 
 func newSegmentRef(s segment.Sealed) segmentRef {
-	return segmentRef{seq: s.Header.Sequence, id: s.Header.ID, length: int64(len(s.Bytes)), index: s.IndexOffset, sum: s.IndexSum}
+	seq := s.Header.Sequence
+	return segmentRef{seq: seq, id: s.Header.ID, length: int64(len(s.Bytes)), index: s.IndexOffset, sum: s.IndexSum,
+		from: seq, to: seq, blocks: uint32(s.Blocks), zeros: uint32(s.Zeros)}
 }

@@ -2,7 +2,7 @@ package vault
 
 // Small makes all limits so small that a few epochs reach every mechanism.
 func (o Options) Small() Options {
-	o.limits = limits{segmentBytes: 96 << 10, inlineBytes: 24 << 10, segmentFrames: 8, checkpoint: 5, fanout: 3}
+	o.limits = limits{segmentBytes: 96 << 10, inlineBytes: 24 << 10, segmentFrames: 8, pack: 6, fanout: 3, foldBytes: 300 << 10, foldCount: 8, restate: 6}
 	return o
 }
 
@@ -17,10 +17,10 @@ func (o Options) NoInline() Options {
 func (v *Vault) WaitTasks() { v.tasks.wait() }
 
 // Records returns how many map records the volume has.
-func (r *VolumeReader) Records() int { return len(r.records) }
+func (r *VolumeReader) Records() int { return len(r.records(r.image.view.Load())) }
 
 // Seed is the digest seed of the server being written.
-func (e *Epoch) Seed() uint64 { return e.st.seed }
+func (e *Epoch) Seed() uint64 { return e.tip.head.DigestSeed }
 
 // Volumes1 is the size of the only volume, or 0.
 func (h Head) Volumes1() int64 {
@@ -41,6 +41,6 @@ func (o Options) TinySegments() Options {
 // Golden are limits that put every kind of object into few bytes. Changing the fanout
 // makes the golden runs stale.
 func (o Options) Golden() Options {
-	o.limits = limits{segmentBytes: 64 << 10, inlineBytes: 4 << 10, segmentFrames: 8, checkpoint: 4, fanout: 3}
+	o.limits = limits{segmentBytes: 64 << 10, inlineBytes: 4 << 10, segmentFrames: 8, pack: 4, fanout: 3, foldBytes: 300 << 10, foldCount: 8, restate: 6}
 	return o
 }

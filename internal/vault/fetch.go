@@ -38,9 +38,9 @@ const fetches = 4
 
 // pieces appends what [off, off+n) consists of to out, and zeroes the holes of p. With
 // p nil only frames are found.
-func (r *VolumeReader) pieces(ctx context.Context, out []piece, p []byte, off, n int64) ([]piece, error) {
+func (r *VolumeReader) pieces(ctx context.Context, vw *view, out []piece, p []byte, off, n int64) ([]piece, error) {
 	m, origin := r.image, off
-	err := r.walk(off, n, func(off, n int64, rec *extent.Record) error {
+	err := walkMap(r.records(vw), off, n, func(off, n int64, rec *extent.Record) error {
 		var dst []byte
 		if p != nil {
 			dst = p[off-origin : off-origin+n]
@@ -49,7 +49,7 @@ func (r *VolumeReader) pieces(ctx context.Context, out []piece, p []byte, off, n
 			clear(dst)
 			return nil
 		}
-		ix, err := m.index(ctx, rec.Seg)
+		ix, err := m.index(ctx, vw, rec.Seg)
 		if err != nil {
 			return err
 		}
@@ -58,10 +58,10 @@ func (r *VolumeReader) pieces(ctx context.Context, out []piece, p []byte, off, n
 			frame, from := ix.Place(rec.Pos + uint32(skip/BlockSize))
 			from += int(skip % BlockSize)
 			if frame >= len(ix.Frames) || from >= int(ix.Frames[frame].Raw) {
-				return &CorruptError{Object: m.segs[rec.Seg].object(m.server), Reason: "the map points beyond the segment's frames"}
+				return &CorruptError{Object: vw.segs[rec.Seg].object(m.server), Reason: "the map points beyond the segment's frames"}
 			}
 			k := min(n, int64(ix.Frames[frame].Raw)-int64(from))
-			pc := piece{ref: &m.segs[rec.Seg], ix: ix, frame: frame, from: from}
+			pc := piece{ref: &vw.segs[rec.Seg], ix: ix, frame: frame, from: from}
 			if dst != nil {
 				pc.dst, dst = dst[:k], dst[k:]
 			}

@@ -116,9 +116,9 @@ func (v *Vault) findPoint(ctx context.Context, server drs.SourceServerID, id drs
 	return nil, nil, p, fmt.Errorf("recovery point %s of %s: %w", id, server, ErrAbsent)
 }
 
-// Fork makes a branch that begins at a recovery point, whose data it keeps alive. It
-// copies nothing. ErrAbsent: no such point. ErrExists: there is a branch of that
-// name, or what a drop that was cut short has left of it: drop it again.
+// Fork makes a branch that begins at a recovery point, which stays as long as the
+// branch does. It copies nothing. ErrAbsent: no such point. ErrExists: there is a branch
+// of that name, or what a drop that was cut short has left of it: drop it again.
 func (v *Vault) Fork(ctx context.Context, server drs.SourceServerID, point drs.RecoverySnapshotID, name string) error {
 	if err := v.fork(ctx, server, point, name); err != nil {
 		return fmt.Errorf("make branch %s: %w", name, err)
@@ -130,6 +130,8 @@ func (v *Vault) fork(ctx context.Context, server drs.SourceServerID, point drs.R
 	if err := checkBranch(name); err != nil {
 		return err
 	}
+	v.forking.Lock()
+	defer v.forking.Unlock()
 	parent, st, p, err := v.findPoint(ctx, server, point)
 	if err != nil {
 		return err
@@ -141,6 +143,11 @@ func (v *Vault) fork(ctx context.Context, server drs.SourceServerID, point drs.R
 	if len(left) > 0 {
 		return ErrExists
 	}
+	// First the hold, so that whoever folds or drops points knows.
+	mine := hold{branch: name, seq: p.seq, point: point}
+	if _, err := parent.amend(ctx, func(st *state) (proposal, error) { return mine.take(st), nil }); err != nil {
+		return err
+	}
 	edits := []edit{
 		seedEdit(st.seed),
 		&base{branch: parent.name, number: p.point.Epoch, seq: p.seq, point: point},
@@ -148,33 +155,75 @@ func (v *Vault) fork(ctx context.Context, server drs.SourceServerID, point drs.R
 	for _, vol := range p.volumes {
 		edits = append(edits, volumeEdit{vol})
 	}
-	return v.beginBranch(ctx, server, name, parent.key, edits)
+	if err := v.beginBranch(ctx, server, name, parent.key, edits); err != nil {
+		return err
+	}
+	// Another process may have taken the hold for left over from a crash. It made
+	// sure then that the branch could not begin before the hold was gone.
+	st, err = parent.current(ctx)
+	if err != nil {
+		return err
+	}
+	if i, there := st.findHold(name); there && st.holds[i] == mine {
+		return nil
+	}
+	if err := v.dropBranchLocked(ctx, server, name); err != nil && !errors.Is(err, ErrAbsent) {
+		return err
+	}
+	return errors.New("another process undid it half-way: try again")
+}
+
+// take returns the edits that make the hold be there.
+func (h hold) take(st *state) proposal {
+	i, there := st.findHold(h.branch)
+	switch {
+	case !there:
+		return propose(holdEdit{h})
+	case st.holds[i] == h:
+		return proposal{} // of a fork that was cut short
+	}
+	return propose(releaseEdit(h.branch), holdEdit{h})
+}
+
+// release ends the hold for a branch, if there is one.
+func (b *branch) release(ctx context.Context, name string) error {
+	_, err := b.amend(ctx, func(st *state) (proposal, error) {
+		if _, there := st.findHold(name); !there {
+			return proposal{}, nil
+		}
+		return propose(releaseEdit(name)), nil
+	})
+	return err
 }
 
 // DropBranch deletes a branch and its recovery points for good; a drop that was cut
-// short can be repeated. The main branch, and one that another branch began
-// at, cannot be dropped. Close its images and writer first.
+// short can be repeated. The main branch, one that another branch began at, and one with
+// a locked point cannot be dropped. Close its images and writer first.
 func (v *Vault) DropBranch(ctx context.Context, server drs.SourceServerID, name string) error {
-	if err := v.dropBranch(ctx, server, name); err != nil {
+	v.forking.Lock()
+	defer v.forking.Unlock()
+	if err := v.dropBranchLocked(ctx, server, name); err != nil {
 		return fmt.Errorf("drop branch %s of %s: %w", name, server, err)
 	}
 	return nil
 }
 
-func (v *Vault) dropBranch(ctx context.Context, server drs.SourceServerID, name string) error {
+func (v *Vault) dropBranchLocked(ctx context.Context, server drs.SourceServerID, name string) error {
 	if name == MainBranch {
 		return errors.New("the main branch belongs to the server and cannot be dropped")
 	}
-	v.dropping.Lock()
-	defer v.dropping.Unlock()
 	b, err := v.branch(ctx, server, name)
 	if err != nil {
 		return err
 	}
 	var child string
+	var holders []*branch
 	damage, err := v.eachBranch(ctx, server, func(other *branch, st *state) bool {
 		if st.base != nil && st.base.branch == name {
 			child = other.name
+		}
+		if _, there := st.findHold(name); there {
+			holders = append(holders, other)
 		}
 		return child == ""
 	})
@@ -187,31 +236,15 @@ func (v *Vault) dropBranch(ctx context.Context, server drs.SourceServerID, name 
 	if damage != nil {
 		return fmt.Errorf("another branch may need it: %w", damage)
 	}
-	// The last manifest fences writers, and says after a crash what was going on.
-	st, err := b.current(ctx)
-	absent := errors.Is(err, ErrAbsent)
-	if err == nil {
-		end := []edit{droppedEdit{}}
-		_, err = b.commit(ctx, st, end, putEdits(end), nil)
-	}
-	if err != nil && !absent {
-		return err
-	}
-	names, err := v.store.List(ctx, branchFolder(server, name))
+	found, err := b.end(ctx)
 	if err != nil {
 		return err
 	}
-	if absent && len(names) == 0 {
+	if !found && len(holders) == 0 {
 		return ErrAbsent
 	}
-	numbers := numbered(names, ".manifest")
-	if len(numbers) > 0 { // last of all goes the manifest that says so
-		last := manifestName(server, name, numbers[len(numbers)-1])
-		i := slices.Index(names, last)
-		names = append(slices.Delete(names, i, i+1), last)
-	}
-	for _, object := range names {
-		if err := v.store.Delete(ctx, object); err != nil && !errors.Is(err, blob.ErrAbsent) {
+	for _, h := range holders {
+		if err := h.release(ctx, name); err != nil {
 			return err
 		}
 	}
@@ -219,11 +252,66 @@ func (v *Vault) dropBranch(ctx context.Context, server drs.SourceServerID, name 
 	return nil
 }
 
+// end deletes a branch of which no other one needs anything, or what an end that was
+// cut short has left of it. It tells whether there was anything.
+func (b *branch) end(ctx context.Context) (found bool, err error) {
+	v := b.v
+	// The last manifest fences writers, and says after a crash what was going on.
+	var own []segmentRef
+	_, err = b.amend(ctx, func(st *state) (proposal, error) {
+		if err := st.checkLocks(v.now()); err != nil {
+			return proposal{}, err
+		}
+		own = st.segments.items
+		var edits []edit
+		for _, h := range st.holds { // for branches that never began
+			edits = append(edits, releaseEdit(h.branch))
+		}
+		return propose(append(edits, droppedEdit{})...), nil
+	})
+	if err != nil && !errors.Is(err, ErrAbsent) {
+		return false, err
+	}
+	for i := range own {
+		if own[i].host == 0 {
+			if err := v.remove(ctx, segmentName(b.server, own[i].id)); err != nil {
+				return false, err
+			}
+		}
+	}
+	names, err := v.store.List(ctx, branchFolder(b.server, b.name))
+	if err != nil || len(names) == 0 {
+		return false, err
+	}
+	if numbers := numbered(names, ".manifest"); len(numbers) > 0 { // last of all goes the manifest that says so
+		last := manifestName(b.server, b.name, numbers[len(numbers)-1])
+		i := slices.Index(names, last)
+		names = append(slices.Delete(names, i, i+1), last)
+	}
+	for _, object := range names {
+		if err := v.remove(ctx, object); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// remove deletes an object, if it is there.
+func (v *Vault) remove(ctx context.Context, name string) error {
+	if err := v.store.Delete(ctx, name); err != nil && !errors.Is(err, blob.ErrAbsent) {
+		return err
+	}
+	return nil
+}
+
 // forget drops what this process knows of a branch, and finishes its writer.
 func (v *Vault) forget(b *branch) {
 	v.mu.Lock()
-	delete(v.branches, branchID{b.server, b.name})
+	if id := (branchID{b.server, b.name}); v.branches[id] == b {
+		delete(v.branches, id)
+	}
 	v.mu.Unlock()
+	v.states.drop(b)
 	b.mu.Lock()
 	w := b.writer
 	b.st, b.damage, b.writer = nil, nil, nil

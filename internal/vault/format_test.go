@@ -88,11 +88,11 @@ func sampleEdits(s segment.Sealed) []edit {
 	ref.host = 2
 	edits := []edit{
 		volumeEdit{Volume{ID: 1, Device: "/dev/sda", Size: 1 << 20}},
-		segmentEdit{ref},
+		segmentEdit{segmentRef: ref},
 		pointEdit{drs.RecoveryPoint{ID: "pit-0123456789abcdef0", Expected: at, Taken: at, Consistency: drs.CrashConsistent, Method: drs.QuietPass, Epoch: 2}, 1},
 	}
 	ref.offset = envelope.Size(seal.None, len(putEdits(edits)))
-	edits[1] = segmentEdit{ref}
+	edits[1] = segmentEdit{segmentRef: ref}
 	return edits
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"lifeboat/internal/vault/envelope"
 	"lifeboat/internal/vault/extent"
 	"lifeboat/internal/vault/seal"
+	"lifeboat/internal/vault/segment"
 )
 
 func someEdits() []edit {
@@ -19,12 +21,32 @@ func someEdits() []edit {
 	return []edit{
 		seedEdit(7),
 		&base{number: 3, seq: 9, branch: "main", point: "pit-0"},
-		segmentEdit{segmentRef{seq: 10, host: 2, offset: 300, length: 1000, index: 500, sum: [32]byte{1}}},
+		segmentEdit{segmentRef{seq: 10, host: 2, offset: 300, length: 1000, index: 500, sum: [32]byte{1}, from: 10, to: 10}, true},
+		segmentEdit{segmentRef: someSegment(11)},
+		segmentEdit{segmentRef: someSegment(12)},
+		segmentEdit{segmentRef: someSegment(13)},
 		volumeEdit{Volume{ID: 1, Device: "/dev/sda", Size: 12345}},
 		pointEdit{drs.RecoveryPoint{ID: "pit-1", Taken: at, Consistency: drs.CrashConsistent, Method: drs.QuietPass, Epoch: 2}, 10},
 		dropPointEdit{"pit-1"},
-		droppedEdit{},
+		pointEdit{drs.RecoveryPoint{ID: "pit-2", Taken: at, Consistency: drs.CrashConsistent, Method: drs.QuietPass, Epoch: 3}, 11},
+		pointEdit{drs.RecoveryPoint{ID: "pit-3", Taken: at, Consistency: drs.CrashConsistent, Method: drs.QuietPass, Epoch: 4}, 13},
+		dropManyEdit{"pit-2"},
+		holdEdit{hold{"i-2", 13, "pit-3"}},
+		holdEdit{hold{"i-3", 13, "pit-3"}},
+		releaseEdit("i-2"),
+		lockEdit{"pit-3", at},
+		promiseEdit{promise{[16]byte{1}, []segment.ID{{2}, {3}}}},
+		promiseEdit{promise{[16]byte{4}, nil}},
+		&foldEdit{after: 9, upTo: 13, done: true, removed: []uint64{10, 12}, added: []segmentRef{someSegment(12)}},
+		fulfilEdit{1},
+		restatedEdit{restated{1, 1}},
+		tipEdit{20, written{1, [32]byte{5}}},
+		looseEdit{3, 5},
 	}
+}
+
+func someSegment(seq uint64) segmentRef {
+	return segmentRef{seq: seq, id: segment.ID{byte(seq)}, length: 1000, index: 500, sum: [32]byte{2}, from: seq, to: seq, blocks: 7, zeros: 1}
 }
 
 func FuzzEdits(f *testing.F) {
@@ -41,7 +63,7 @@ func FuzzEdits(f *testing.F) {
 			t.Fatal("decoded edits encode to other bytes")
 		}
 		empty := &state{server: "s-0", branch: "i-1"}
-		st, err := empty.next(1, [32]byte{}, edits)
+		st, err := empty.next(1, [32]byte{}, seal.Salt{}, edits)
 		if err != nil {
 			return
 		}
@@ -50,12 +72,43 @@ func FuzzEdits(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := empty.next(1, [32]byte{}, edits)
+		again, err := empty.next(1, [32]byte{}, seal.Salt{}, edits)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(putEdits(again.edits()), putEdits(st.edits())) || again.seq != st.seq {
 			t.Fatal("a checkpoint brings back another state")
+		}
+	})
+}
+
+// TestSomeEditsFit: what the fuzzing starts from means something.
+func TestSomeEditsFit(t *testing.T) {
+	empty := &state{server: "s-0", branch: "i-1"}
+	st, err := empty.next(1, [32]byte{}, seal.Salt{}, someEdits())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := len(st.segments.items); got != 3 {
+		t.Errorf("%d segments, want 3", got)
+	}
+	if !slices.Equal(st.loose, []uint64{3, 5, 13}) || len(st.promises) != 1 || len(st.holds) != 1 {
+		t.Errorf("loose %v, promises %v, holds %v", st.loose, st.promises, st.holds)
+	}
+	if _, err := st.next(2, [32]byte{}, seal.Salt{}, []edit{droppedEdit{}}); err == nil {
+		t.Error("a branch with a hold was dropped")
+	}
+	if _, err := st.next(2, [32]byte{}, seal.Salt{}, []edit{&foldEdit{after: 12, upTo: 20}}); err == nil {
+		t.Error("a fold went over a point")
+	}
+}
+
+func FuzzPack(f *testing.F) {
+	f.Add((&pack{first: 3, before: [32]byte{1}, entries: []packEntry{{[32]byte{2}, putEdits(someEdits())}, {[32]byte{3}, nil}}}).put())
+	f.Fuzz(func(t *testing.T, body []byte) {
+		p, err := decodePack(body)
+		if err == nil && !bytes.Equal(p.put(), body) {
+			t.Fatal("a decoded pack encodes to other bytes")
 		}
 	})
 }

@@ -5,23 +5,31 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/vault/extent"
-	"lifeboat/internal/vault/seal"
 	"lifeboat/internal/vault/segment"
 )
 
-// Image is all disks of a server at one moment. It never changes, whatever is
-// committed later. Safe for concurrent use.
+// Image is all disks of a server at one moment. What it reads as never changes,
+// whatever is committed, dropped or folded later. Safe for concurrent use.
+//
+// What it reads is pinned: as long as it is open this process folds nothing across its
+// moment. Where the segments lie does change; the image looks for them anew
+// when they are gone. If another process folds across a moment that is not a
+// kept point, reads fail with ErrAbsent.
 type Image struct {
 	v       *Vault
+	b       *branch
+	seq     uint64 // everything up to here
 	server  drs.SourceServerID
-	key     seal.Key
 	seed    uint64
-	segs    []segmentRef // what records' Seg counts
 	volumes []Volume
 	readers map[VolumeID]*VolumeReader
+
+	view     atomic.Pointer[view]
+	renewing sync.Mutex // held while a new view is made
 
 	ctx    context.Context //nolint:containedctx // ends at Close: the scope of reads and read-ahead
 	cancel context.CancelCauseFunc
@@ -30,6 +38,12 @@ type Image struct {
 	mu     sync.Mutex
 	closed bool           // guarded by mu
 	wg     sync.WaitGroup // the read-aheads; added to under mu while not closed
+}
+
+// view is where the bytes of an image lie. It never changes: a fold makes another one.
+type view struct {
+	segs []segmentRef // what records' Seg counts
+	maps volumeMaps   // clipped to the volumes
 }
 
 // OpenPoint opens a recovery point. ErrAbsent: no such server or point.
@@ -65,24 +79,98 @@ func (v *Vault) OpenHead(ctx context.Context, server drs.SourceServerID, branch 
 
 // open merges the map of the branch up to a sequence.
 func (b *branch) open(ctx context.Context, st *state, seq uint64, volumes []Volume) (*Image, error) {
-	segs, err := b.lineage(ctx, st, seq)
-	if err != nil {
-		return nil, err
-	}
-	maps, err := mapper{b: b, segs: segs}.merge(ctx)
-	if err != nil {
-		return nil, err
-	}
 	m := &Image{
-		v: b.v, server: b.server, key: b.key, seed: st.seed, segs: segs, volumes: slices.Clone(volumes),
+		v: b.v, b: b, seq: seq, server: b.server, seed: st.seed, volumes: slices.Clone(volumes),
 		readers: map[VolumeID]*VolumeReader{},
 		ahead:   make(chan struct{}, readAheads),
 	}
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	for _, vol := range volumes {
-		m.readers[vol.ID] = &VolumeReader{image: m, volume: vol, records: clip(maps[vol.ID], vol.Blocks())}
+		m.readers[vol.ID] = &VolumeReader{image: m, volume: vol}
 	}
+	m.pin()
+	vw, err := m.look(ctx, st)
+	for i := 0; missing(err) && i < renewals; i++ {
+		// Folded away since st was read, perhaps.
+		if st, err = b.current(ctx); err == nil || st != nil && damaged(err) {
+			vw, err = m.look(ctx, st)
+		}
+	}
+	if err != nil {
+		m.unpin()
+		return nil, err
+	}
+	m.view.Store(vw)
 	return m, nil
+}
+
+// look makes the view of the image in a state of its branch.
+func (m *Image) look(ctx context.Context, st *state) (*view, error) {
+	segs, err := m.b.lineage(ctx, st, m.seq)
+	if err != nil {
+		return nil, err
+	}
+	maps, err := mapper{b: m.b, segs: segs, upTo: m.seq}.merge(ctx)
+	if err != nil {
+		return nil, err
+	}
+	vw := &view{segs: segs, maps: volumeMaps{}}
+	for _, vol := range m.volumes {
+		vw.maps[vol.ID] = clip(maps[vol.ID], vol.Blocks())
+	}
+	return vw, nil
+}
+
+// renewals bounds how often a read looks anew for segments that are gone.
+const renewals = 10
+
+// renew makes another view after a read met a segment that is not there. It returns
+// the error itself when nothing has changed: the segment is lost.
+func (m *Image) renew(ctx context.Context, old *view, met error) error {
+	m.renewing.Lock()
+	defer m.renewing.Unlock()
+	if m.view.Load() != old {
+		return nil
+	}
+	st, err := m.b.current(ctx)
+	if err != nil && (st == nil || !damaged(err)) {
+		return err
+	}
+	vw, err := m.look(ctx, st)
+	if err != nil {
+		return err
+	}
+	if slices.EqualFunc(vw.segs, old.segs, func(a, b segmentRef) bool { return a.id == b.id }) {
+		return met
+	}
+	m.view.Store(vw)
+	return nil
+}
+
+// pin keeps the image's moment from being folded away by this process.
+func (m *Image) pin() {
+	m.v.mu.Lock()
+	defer m.v.mu.Unlock()
+	m.v.images[m] = struct{}{}
+}
+
+func (m *Image) unpin() {
+	m.v.mu.Lock()
+	defer m.v.mu.Unlock()
+	delete(m.v.images, m)
+}
+
+// pins returns the moments of a branch that open images of this process read.
+func (b *branch) pins() []uint64 {
+	b.v.mu.Lock()
+	defer b.v.mu.Unlock()
+	var out []uint64
+	for m := range b.v.images {
+		if m.server == b.server && m.b.name == b.name {
+			out = append(out, m.seq)
+		}
+	}
+	return out
 }
 
 // clip drops what lies beyond the end of a volume.
@@ -122,14 +210,15 @@ func (m *Image) Close() error {
 	m.closed = true
 	m.mu.Unlock()
 	m.wg.Wait()
+	m.unpin()
 	return nil
 }
 
-// index returns the frame table of a segment of the image.
-func (m *Image) index(ctx context.Context, seg uint32) (*segment.Index, error) {
-	ref := &m.segs[seg]
+// index returns the frame table of a segment of the view.
+func (m *Image) index(ctx context.Context, vw *view, seg uint32) (*segment.Index, error) {
+	ref := &vw.segs[seg]
 	return m.v.indexes.get(ctx, ref.id, func() (*segment.Index, int64, error) {
-		ix, err := m.v.readIndex(ctx, m.server, m.key, ref)
+		ix, err := m.v.readIndex(ctx, m.server, m.b.key, ref)
 		if err != nil {
 			return nil, 0, err
 		}

@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 )
 
@@ -10,6 +11,11 @@ import (
 // ascending: those of the branches it comes from, then its own.
 func (b *branch) lineage(ctx context.Context, st *state, seq uint64) ([]segmentRef, error) {
 	own := st.upTo(seq)
+	for i := range st.segments.items {
+		if r := &st.segments.items[i]; r.spans(seq) {
+			return nil, fmt.Errorf("branch %s of %s as of sequence %d, which was folded with its neighbours: %w", b.name, b.server, seq, ErrAbsent)
+		}
+	}
 	if st.base == nil {
 		return own, nil
 	}
@@ -29,6 +35,9 @@ func (b *branch) lineage(ctx context.Context, st *state, seq uint64) ([]segmentR
 	inherited, err := parent.lineage(ctx, parentState, min(seq, st.base.seq))
 	if err != nil {
 		return nil, err
+	}
+	if len(own) == 0 {
+		return inherited, nil
 	}
 	return slices.Concat(inherited, own), nil
 }

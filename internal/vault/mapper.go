@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"math"
 	"sort"
 
 	"golang.org/x/sync/errgroup"
@@ -17,8 +18,10 @@ import (
 // mapper merges the extents of many segments into one map per volume, by way
 // of map runs where they are there.
 type mapper struct {
-	b    *branch
-	segs []segmentRef // ascending by sequence
+	b     *branch
+	segs  []segmentRef // ascending by sequence
+	after uint64       // they are all of those behind this sequence,
+	upTo  uint64       // up to this one
 }
 
 // volumeMaps are maps whose records count segments as the mapper does.
@@ -55,13 +58,11 @@ func (m mapper) merge(ctx context.Context) (volumeMaps, error) {
 func (m mapper) plan() []span {
 	var out []span
 	for i := 0; i < len(m.segs); {
-		best := span{0, i, i + 1, m.segs[i].seq - 1}
-		for level := 1; ; level++ {
-			s, ok := m.group(level, i)
-			if !ok {
-				break
+		best := m.single(i)
+		for level := 1; m.size(level) <= m.upTo; level++ {
+			if s, ok := m.group(level, i); ok {
+				best = s
 			}
-			best = s
 		}
 		out = append(out, best)
 		i = best.hi
@@ -69,34 +70,42 @@ func (m mapper) plan() []span {
 	return out
 }
 
+// single is the span of one segment.
+func (m mapper) single(i int) span { return span{0, i, i + 1, m.segs[i].seq - 1} }
+
 // group returns the run of a level that begins with segment i, if one does and it is
-// complete.
+// complete. Folding thins out the sequences: a run of a single segment is of no use.
 func (m mapper) group(level, i int) (span, bool) {
 	size := m.size(level)
 	start := (m.segs[i].seq - 1) / size * size
-	if i > 0 && m.segs[i-1].seq > start || m.segs[len(m.segs)-1].seq < start+size {
+	if start < m.after || m.upTo < start+size || i > 0 && m.segs[i-1].seq > start {
 		return span{}, false
 	}
 	hi := sort.Search(len(m.segs), func(j int) bool { return m.segs[j].seq > start+size })
-	return span{level, i, hi, start}, true
+	return span{level, i, hi, start}, hi > i+1
 }
 
 // size returns how many sequences a run of a level covers.
 func (m mapper) size(level int) uint64 {
-	size := uint64(1)
+	size, fanout := uint64(1), uint64(m.b.v.limits.fanout)
 	for range level {
-		size *= uint64(m.b.v.limits.fanout)
+		if size > math.MaxUint64/fanout {
+			return math.MaxUint64
+		}
+		size *= fanout
 	}
 	return size
 }
 
-// parts returns the spans one level below that make up s.
+// parts returns the spans, at least one level below, that make up s.
 func (m mapper) parts(s span) []span {
 	var out []span
 	for i := s.lo; i < s.hi; {
-		p := span{0, i, i + 1, m.segs[i].seq - 1}
-		if s.level > 1 {
-			p, _ = m.group(s.level-1, i) // complete, as s is
+		p := m.single(i)
+		for level := s.level - 1; level > 0 && p.level == 0; level-- {
+			if g, ok := m.group(level, i); ok {
+				p = g
+			}
 		}
 		out = append(out, p)
 		i = p.hi

@@ -64,13 +64,24 @@ func readFull(ctx context.Context, store blob.Store, name string, p []byte, off 
 	case n == len(p):
 		return nil
 	case errors.Is(err, blob.ErrAbsent):
-		return &CorruptError{Object: name, Reason: "absent, although it is needed"}
+		return &missingError{CorruptError{Object: name, Reason: "absent, although it is needed"}}
 	case errors.Is(err, io.EOF):
 		return &CorruptError{Object: name, Offset: off + int64(n), Reason: "truncated"}
 	case err == nil:
 		return fmt.Errorf("read %s at %d: %w", name, off, io.ErrNoProgress)
 	}
 	return err
+}
+
+// missingError is damage unless the object was folded away since its name was learnt.
+type missingError struct{ CorruptError }
+
+func (e *missingError) Unwrap() error { return &e.CorruptError }
+
+// missing tells whether an error is about an object that is not there.
+func missing(err error) bool {
+	var m *missingError
+	return errors.As(err, &m)
 }
 
 // damaged tells whether an error is about the stored bytes themselves, and not

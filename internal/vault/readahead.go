@@ -63,7 +63,7 @@ func (r *VolumeReader) startAhead(off, n int64) bool {
 	}
 	m.wg.Go(func() {
 		defer func() { <-m.ahead }()
-		pieces, err := r.pieces(m.ctx, nil, nil, off, n)
+		pieces, err := r.pieces(m.ctx, m.view.Load(), nil, nil, off, n)
 		if err != nil {
 			return // the read itself will meet it and say so
 		}

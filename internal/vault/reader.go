@@ -12,9 +12,8 @@ import (
 // VolumeReader reads one volume of an image. Safe for concurrent use, and valid
 // until the image is closed.
 type VolumeReader struct {
-	image   *Image
-	volume  Volume
-	records []extent.Record // never changed
+	image  *Image
+	volume Volume
 
 	mu     sync.Mutex
 	stream stream // guarded by mu
@@ -26,6 +25,9 @@ type Span struct {
 	Offset, Length int64
 	Hole           bool
 }
+
+// records returns the volume's map in a view.
+func (r *VolumeReader) records(vw *view) []extent.Record { return vw.maps[r.volume.ID] }
 
 // Size returns the size of the volume in bytes.
 func (r *VolumeReader) Size() int64 { return r.volume.Size }
@@ -61,18 +63,36 @@ func (r *VolumeReader) ReadAt(p []byte, off int64) (int, error) {
 // read fills p and, where it has to load a frame, loads those of that many bytes
 // more. All lies within the volume.
 func (r *VolumeReader) read(ctx context.Context, p []byte, off, more int64) error {
+	return r.viewed(ctx, func(vw *view) error { return r.readView(ctx, vw, p, off, more) })
+}
+
+// viewed calls f with the newest view, and again when what f looked for was folded away.
+func (r *VolumeReader) viewed(ctx context.Context, f func(*view) error) error {
+	for i := 0; ; i++ {
+		vw := r.image.view.Load()
+		err := f(vw)
+		if !missing(err) || i == renewals || ctx.Err() != nil {
+			return err
+		}
+		if err := r.image.renew(ctx, vw, err); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *VolumeReader) readView(ctx context.Context, vw *view, p []byte, off, more int64) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	var few [4]piece
-	pieces, err := r.pieces(ctx, few[:0], p, off, int64(len(p)))
+	pieces, err := r.pieces(ctx, vw, few[:0], p, off, int64(len(p)))
 	if err != nil {
 		return err
 	}
 	needed := len(pieces)
 	mine := r.image.claim(pieces)
 	if mine > 0 && more > 0 {
-		ahead, err := r.pieces(ctx, nil, nil, off+int64(len(p)), more)
+		ahead, err := r.pieces(ctx, vw, nil, nil, off+int64(len(p)), more)
 		if err == nil { // else it concerns a later read
 			mine += r.image.claim(ahead)
 			pieces = append(pieces, ahead...)
@@ -87,18 +107,18 @@ func (r *VolumeReader) read(ctx context.Context, p []byte, off, more int64) erro
 	return nil
 }
 
-// walk calls f for every record and every gap between records, cut to [off, off+n),
+// walkMap calls f for every record and every gap between records, cut to [off, off+n),
 // in order. For gaps the record is nil.
-func (r *VolumeReader) walk(off, n int64, f func(off, n int64, rec *extent.Record) error) error {
+func walkMap(records []extent.Record, off, n int64, f func(off, n int64, rec *extent.Record) error) error {
 	end := off + n
-	i := extent.Find(r.records, uint64(off)/BlockSize)
+	i := extent.Find(records, uint64(off)/BlockSize)
 	for off < end {
 		until, rec := end, (*extent.Record)(nil)
-		if i < len(r.records) {
-			if begin := int64(r.records[i].Block) * BlockSize; begin > off {
+		if i < len(records) {
+			if begin := int64(records[i].Block) * BlockSize; begin > off {
 				until = min(end, begin)
 			} else {
-				rec = &r.records[i]
+				rec = &records[i]
 				until = min(end, int64(rec.End())*BlockSize)
 				i++
 			}
@@ -118,7 +138,7 @@ func (r *VolumeReader) Extents(ctx context.Context, off, n int64) ([]Span, error
 	}
 	n = min(n, r.volume.Size-off)
 	var out []Span
-	err := r.walk(off, n, func(off, n int64, rec *extent.Record) error {
+	err := walkMap(r.records(r.image.view.Load()), off, n, func(off, n int64, rec *extent.Record) error {
 		hole := rec == nil || rec.Zero()
 		if k := len(out); k > 0 && out[k-1].Hole == hole {
 			out[k-1].Length += n

@@ -62,9 +62,9 @@ func (m mapper) readRun(ctx context.Context, s span) (volumeMaps, error) {
 
 // absolute turns segment numbers within the span into the mapper's.
 func (m mapper) absolute(maps volumeMaps, s span) error {
-	table := make([]uint32, m.size(s.level)) // by sequence; 0: no such segment
+	table := make(map[uint32]uint32, s.hi-s.lo) // by sequence
 	for i := s.lo; i < s.hi; i++ {
-		table[m.segs[i].seq-s.start-1] = uint32(i) + 1
+		table[uint32(m.segs[i].seq-s.start-1)] = uint32(i)
 	}
 	for id, records := range maps {
 		for i := range records {
@@ -72,10 +72,11 @@ func (m mapper) absolute(maps volumeMaps, s span) error {
 			if r.Zero() {
 				continue
 			}
-			if uint64(r.Seg) >= uint64(len(table)) || table[r.Seg] == 0 {
+			i, ok := table[r.Seg]
+			if !ok {
 				return fmt.Errorf("volume %d: record of a segment that is not covered", id)
 			}
-			r.Seg = table[r.Seg] - 1
+			r.Seg = i
 		}
 	}
 	return nil
@@ -187,7 +188,7 @@ func (b *branch) mergeRuns(from, to uint64) {
 		if err != nil {
 			return err
 		}
-		m := mapper{b: b, segs: segs}
+		m := mapper{b: b, segs: segs, upTo: st.seq}
 		for level := 1; m.size(level) <= st.seq; level++ {
 			if err := m.makeRuns(ctx, level, merged); err != nil {
 				return err
@@ -206,7 +207,8 @@ func (m mapper) makeRuns(ctx context.Context, level int, merged uint64) error {
 	for i := 0; i < len(m.segs); {
 		s, ok := m.group(level, i)
 		if !ok {
-			return nil // not complete yet
+			i++ // not complete yet, or of no use
+			continue
 		}
 		i = s.hi
 		if s.start+size <= merged {

@@ -5,8 +5,10 @@ import (
 	"math"
 	"slices"
 	"sort"
+	"time"
 
 	"lifeboat/internal/drs"
+	"lifeboat/internal/vault/seal"
 	"lifeboat/internal/vault/segment"
 )
 
@@ -16,15 +18,36 @@ type state struct {
 	server drs.SourceServerID
 	branch string
 
-	number   uint64   // of the last manifest
-	hash     [32]byte // of the last manifest
-	seq      uint64   // of the last segment, the base's included
-	base     *base    // nil for the main branch
-	volumes  []Volume // sorted by ID; replaced, never changed
+	number  uint64    // of the last manifest
+	hash    [32]byte  // of the last manifest
+	salt    seal.Salt // of the last manifest: tells it from any other of that number
+	written written   // the last manifest that a writer made
+	seq     uint64    // of the last segment ever, the base's included
+	base    *base     // nil for the main branch
+	seed    uint64
+	dropped bool
+
 	segments shared[segmentRef]
 	points   shared[pointRef] // oldest first
-	seed     uint64
-	dropped  bool
+
+	// Replaced, never changed:
+	volumes  []Volume  // sorted by ID
+	holds    []hold    // sorted by branch
+	promises []promise // oldest first
+	loose    []uint64  // ascending: where points were that are gone, and nothing was folded since
+	restated restated
+	outlived int64 // bytes of segments inline in manifests, folded since the state was restated
+
+	// private lists belong to this state alone, which may change them in place:
+	// it is being replayed, and nobody sees it yet.
+	private bool
+}
+
+// written identifies a branch's history as its writers know it: upkeep does not
+// change it.
+type written struct {
+	number uint64
+	hash   [32]byte
 }
 
 // segmentRef says where a segment lies and how to know it.
@@ -37,7 +60,19 @@ type segmentRef struct {
 	length int64  // in bytes
 	index  int64  // where its index begins, from the segment's begin
 	sum    [32]byte
+
+	// from and to are the sequences whose changes it holds the end of: a state between
+	// them cannot be read any more. Both are seq unless it was folded.
+	from, to uint64
+	blocks   uint32 // blocks in its frames; 0: not known, as in manifests of old
+	zeros    uint32 // runs of zeros, about
 }
+
+// known tells whether blocks and zeros are.
+func (r *segmentRef) known() bool { return r.blocks != 0 || r.zeros != 0 }
+
+// spans tells whether the segment took the place of changes on both sides of seq.
+func (r *segmentRef) spans(seq uint64) bool { return r.from <= seq && seq < r.to }
 
 // object names the blob that holds the segment.
 func (r *segmentRef) object(server drs.SourceServerID) string {
@@ -52,12 +87,36 @@ type pointRef struct {
 	point   drs.RecoveryPoint
 	seq     uint64 // everything up to this sequence
 	volumes []Volume
+	locked  time.Time // it stays until then; zero: no lock
+}
+
+// hold keeps a point for a branch that begins at it.
+type hold struct {
+	branch string
+	seq    uint64
+	point  drs.RecoverySnapshotID
+}
+
+// promise names the segments that a fold is going to write. It lasts until the fold is
+// committed, or somebody voids it.
+type promise struct {
+	id       [16]byte
+	segments []segment.ID
+}
+
+// restated says where reading the branch may begin.
+type restated struct {
+	checkpoint uint64 // the newest checkpoint that is not derived; 0: none
+	floor      uint64 // older manifests are of use only for what is inline in them
 }
 
 // next applies the edits of the manifest that follows s.
-func (s *state) next(number uint64, hash [32]byte, edits []edit) (*state, error) {
+func (s *state) next(number uint64, hash [32]byte, salt seal.Salt, edits []edit) (*state, error) {
 	n := *s
-	n.number, n.hash = number, hash
+	n.number, n.hash, n.salt = number, hash, salt
+	if !upkeep(edits) {
+		n.written = written{number, hash}
+	}
 	for _, e := range edits {
 		if err := e.apply(&n); err != nil {
 			return nil, err
@@ -68,13 +127,15 @@ func (s *state) next(number uint64, hash [32]byte, edits []edit) (*state, error)
 
 // edits returns what builds s from nothing.
 func (s *state) edits() []edit {
-	out := []edit{seedEdit(s.seed)}
+	out := make([]edit, 0, len(s.segments.items)+len(s.points.items)+8)
+	out = append(out, seedEdit(s.seed))
 	if s.base != nil {
 		out = append(out, s.base)
 	}
 	for _, r := range s.segments.items {
-		out = append(out, segmentEdit{r})
+		out = append(out, segmentEdit{segmentRef: r})
 	}
+	out = append(out, tipEdit{s.seq, s.written})
 	var volumes []Volume
 	change := func(to []Volume) {
 		for _, v := range to {
@@ -87,13 +148,33 @@ func (s *state) edits() []edit {
 	for _, p := range s.points.items {
 		change(p.volumes)
 		out = append(out, pointEdit{p.point, p.seq})
+		if !p.locked.IsZero() {
+			out = append(out, lockEdit{p.point.ID, p.locked})
+		}
 	}
 	change(s.volumes)
+	for _, h := range s.holds {
+		out = append(out, holdEdit{h})
+	}
+	for _, p := range s.promises {
+		out = append(out, promiseEdit{p})
+	}
+	if len(s.loose) > 0 {
+		out = append(out, looseEdit(s.loose))
+	}
+	if s.restated != (restated{}) {
+		out = append(out, restatedEdit{s.restated})
+	}
 	return out
 }
 
+// weight is about how many bytes of memory the lists take.
+func (s *state) weight() int64 {
+	return 512 + 144*int64(len(s.segments.items)) + 256*int64(len(s.points.items))
+}
+
 func (s *state) head() Head {
-	h := Head{Number: s.number, Hash: s.hash, Volumes: slices.Clone(s.volumes), DigestSeed: s.seed}
+	h := Head{Number: s.written.number, Hash: s.written.hash, Volumes: slices.Clone(s.volumes), DigestSeed: s.seed}
 	if n := len(s.points.items); n > 0 {
 		p := s.points.items[n-1].point
 		h.LastPoint = &p
@@ -106,6 +187,29 @@ func (s *state) upTo(seq uint64) []segmentRef {
 	all := s.segments.items
 	n := sort.Search(len(all), func(i int) bool { return all[i].seq > seq })
 	return all[:n:n]
+}
+
+// kept tells whether what the branch held at a sequence can still be read, now and as
+// long as nothing is dropped.
+func (s *state) kept(seq uint64) bool {
+	if seq == s.seq || s.base != nil && seq == s.base.seq {
+		return true
+	}
+	return s.pointAt(seq) || s.heldAt(seq)
+}
+
+func (s *state) pointAt(seq uint64) bool {
+	items := s.points.items
+	i := sort.Search(len(items), func(i int) bool { return items[i].seq >= seq })
+	return i < len(items) && items[i].seq == seq
+}
+
+func (s *state) heldAt(seq uint64) bool {
+	return slices.ContainsFunc(s.holds, func(h hold) bool { return h.seq == seq })
+}
+
+func (s *state) holdsPoint(id drs.RecoverySnapshotID) bool {
+	return slices.ContainsFunc(s.holds, func(h hold) bool { return h.point == id })
 }
 
 func (s *state) point(id drs.RecoverySnapshotID) (pointRef, bool) {

@@ -67,10 +67,11 @@ type Frame struct {
 	Digest [16]byte
 }
 
-// Head is the newest state of a branch.
+// Head is the newest state of a branch. What the vault does for its upkeep, such as
+// folding, does not show in it.
 type Head struct {
-	Number     uint64   // of the last manifest; the first is 1
-	Hash       [32]byte // of the last manifest
+	Number     uint64   // of the last manifest that a writer made; the first is 1
+	Hash       [32]byte // of that manifest
 	Volumes    []Volume // sorted by ID
 	LastPoint  *drs.RecoveryPoint
 	DigestSeed uint64 // for ChunkDigest, fixed for the life of the server

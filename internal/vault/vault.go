@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/vault/blob"
@@ -22,6 +23,13 @@ type Options struct {
 	// it refuses otherwise: whoever can write the store could have forged it. The
 	// key wrapper may be nil then.
 	Plain bool
+	// StateBytes bounds, about, the lists of segments and points kept in memory of
+	// branches that nobody uses at the moment; 0: 64 MiB.
+	StateBytes int64
+	// Now is the clock that locks of points are held against; nil: the machine's, as it
+	// was when the vault was opened, and the time that has gone by since, so that
+	// setting it does not open a lock.
+	Now func() time.Time
 	// ReadOnly keeps the vault from changing anything in the store, derived data
 	// included; what would, is blob.ErrReadOnly.
 	ReadOnly bool
@@ -34,13 +42,17 @@ type limits struct {
 	segmentBytes  int // a segment is closed at this size
 	inlineBytes   int // the last segment of an epoch lies in the manifest up to this size
 	segmentFrames int
-	checkpoint    uint64 // manifests between checkpoints
+	pack          uint64 // manifests per pack
 	fanout        int    // segments per map run, and runs per larger run
+	foldBytes     int64  // rewritten by one call of Maintain, about
+	foldCount     int    // loose sequences that are folded although more will follow soon
+	restate       uint64 // manifests between checkpoints, at least
 }
 
 func (l *limits) setDefaults() {
 	if *l == (limits{}) {
-		*l = limits{segmentBytes: 8 << 20, inlineBytes: 1 << 20, segmentFrames: 4096, checkpoint: 256, fanout: 32}
+		*l = limits{segmentBytes: 8 << 20, inlineBytes: 1 << 20, segmentFrames: 4096, pack: 256, fanout: 32,
+			foldBytes: 256 << 20, foldCount: 1024, restate: 256}
 	}
 }
 
@@ -63,16 +75,21 @@ type Vault struct {
 	buffers buffers
 	frames  *cache[frameKey, []byte]
 	indexes *cache[segment.ID, *segment.Index]
+	states  stateList
+	now     func() time.Time
 
 	ctx    context.Context //nolint:containedctx // ends at Close: the scope of the background tasks
 	cancel context.CancelFunc
 	tasks  taskList
 
-	dropping sync.Mutex // held while a branch is deleted
+	forking sync.Mutex // held while a branch is made or deleted, and while holds are released
+	tending sync.Mutex // held while a server is maintained or collected
 
 	mu       sync.Mutex
 	dataKeys map[drs.SourceServerID]seal.Key // guarded by mu
 	branches map[branchID]*branch            // guarded by mu
+	images   map[*Image]struct{}             // the open ones; guarded by mu
+	suspects map[string]bool                 // what the last Maintain saw and took for unfinished; guarded by tending
 }
 
 type branchID struct {
@@ -140,6 +157,13 @@ func Open(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options) (
 	if opt.CacheBytes <= 0 {
 		opt.CacheBytes = 64 << 20
 	}
+	if opt.StateBytes <= 0 {
+		opt.StateBytes = 64 << 20
+	}
+	if opt.Now == nil {
+		opened := time.Now() // with a monotonic reading
+		opt.Now = func() time.Time { return opened.Add(time.Since(opened)) }
+	}
 	opt.limits.setDefaults()
 	v := &Vault{
 		store: store, readOnly: opt.ReadOnly, keys: keys, log: opt.Logger, id: r.id, cipher: r.cipher, own: own, limits: opt.limits,
@@ -149,6 +173,10 @@ func Open(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options) (
 		indexes:  newCache[segment.ID, *segment.Index](max(opt.CacheBytes/4, 1<<20)),
 		dataKeys: map[drs.SourceServerID]seal.Key{},
 		branches: map[branchID]*branch{},
+		images:   map[*Image]struct{}{},
+		suspects: map[string]bool{},
+		states:   stateList{limit: opt.StateBytes},
+		now:      opt.Now,
 	}
 	v.ctx, v.cancel = context.WithCancel(context.Background())
 	return v, nil

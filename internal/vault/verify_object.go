@@ -185,6 +185,8 @@ func (f *verifier) body(ctx context.Context, name string, at place, env *envelop
 		}
 	case kindOfCheckpoint:
 		_, err = decodeEdits(env.Body)
+	case kindOfPack:
+		_, err = decodePack(env.Body)
 	case kindOfRun:
 		_, err = decodeRun(env.Body)
 	}

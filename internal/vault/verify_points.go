@@ -211,7 +211,7 @@ func (f *verifier) runs(ctx context.Context, refs *references, names []string) e
 		if err != nil {
 			return err
 		}
-		m := mapper{b: r.b, segs: segs}
+		m := mapper{b: r.b, segs: segs, upTo: r.st.seq}
 		for level := 1; len(there) > 0 && len(segs) > 0 && m.size(level) <= r.st.seq; level++ {
 			for i := 0; i < len(segs); {
 				s, ok := m.group(level, i)
@@ -316,7 +316,7 @@ func (f *verifier) readsFrom(ctx context.Context, r reference, p pointRef, bad [
 	var maps volumeMaps
 	var broken *CorruptError
 	if err == nil {
-		maps, err = mapper{b: r.b, segs: segs}.merge(ctx)
+		maps, err = mapper{b: r.b, segs: segs, upTo: p.seq}.merge(ctx)
 	}
 	if err != nil && !errors.As(err, &broken) {
 		return nil, err

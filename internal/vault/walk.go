@@ -46,6 +46,7 @@ const (
 	kindOfRun        objectKind = "run"
 	kindOfRecord     objectKind = "record"
 	kindOfOwner      objectKind = "owner"
+	kindOfPack       objectKind = "pack"
 	kindUnknown      objectKind = "unknown"
 )
 
@@ -58,10 +59,11 @@ var sealedAs = map[objectKind]envelope.Kind{
 	kindOfRun:        envelope.MapRun,
 	kindOfRecord:     envelope.Record,
 	kindOfOwner:      envelope.Owner,
+	kindOfPack:       envelope.Pack,
 }
 
 // derived tells whether the vault makes such objects again by itself.
-func (k objectKind) derived() bool { return k == kindOfCheckpoint || k == kindOfRun }
+func (k objectKind) derived() bool { return k == kindOfPack || k == kindOfRun }
 
 // place is what an object's name tells.
 type place struct {
@@ -95,7 +97,7 @@ func placeOf(name string) place {
 		known = len(parts) == 2 && parts[0] == "root" && p.number > 0
 	case kindOfKey:
 		known = len(parts) == 3 && parts[0] == "keys" && p.number > 0
-	case kindOfManifest, kindOfCheckpoint:
+	case kindOfManifest, kindOfCheckpoint, kindOfPack:
 		known = inServer("branches", 5) && p.number > 0
 		if known {
 			p.branch = parts[3]

@@ -20,9 +20,22 @@ type Writer struct {
 	b *branch
 
 	mu    sync.Mutex
-	st    *state // what the next commit follows; guarded by mu
+	tip   tip    // what the next commit follows; guarded by mu
 	epoch *Epoch // the open one; guarded by mu
 	err   error  // why the writer is finished; guarded by mu
+}
+
+// tip is what a writer knows of its branch, so that it keeps no lists alive.
+type tip struct {
+	head Head
+	seq  uint64
+}
+
+func (s *state) tip() tip { return tip{s.head(), s.seq} }
+
+// follows tells whether nobody else has written to the branch.
+func (t tip) follows(s *state) bool {
+	return s.written == written{t.head.Number, t.head.Hash}
 }
 
 // ErrClosed: the writer, epoch or image was closed.
@@ -60,10 +73,12 @@ func (v *Vault) writer(ctx context.Context, server drs.SourceServerID, name stri
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	// Read it all: listing makes sure that what is there is durable.
-	if w.st, err = b.readLocked(ctx); err != nil {
+	st, err := b.readLocked(ctx)
+	if err != nil {
 		w.err = err
 		return nil, err
 	}
+	w.tip = st.tip()
 	return w, nil
 }
 
@@ -99,7 +114,9 @@ func (w *Writer) Close() error {
 func (w *Writer) Head() Head {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.st.head()
+	h := w.tip.head
+	h.Volumes = slices.Clone(h.Volumes)
+	return h
 }
 
 // Begin opens an epoch on these volumes, which are added, grown or renamed as
@@ -114,7 +131,7 @@ func (w *Writer) Begin(ctx context.Context, volumes []Volume) (*Epoch, error) {
 	if w.epoch != nil {
 		return nil, fmt.Errorf("begin epoch on branch %s: one is open: commit or abort it first", w.b.name)
 	}
-	after := w.st.volumes
+	after := w.tip.head.Volumes
 	var changes []edit
 	for _, vol := range volumes {
 		if err := checkVolume(vol); err != nil {
@@ -132,7 +149,7 @@ func (w *Writer) Begin(ctx context.Context, volumes []Volume) (*Epoch, error) {
 		after = withVolume(after, vol)
 		changes = append(changes, volumeEdit{vol})
 	}
-	e := &Epoch{w: w, st: w.st, volumes: slices.Clone(after), edits: changes, seq: w.st.seq}
+	e := &Epoch{w: w, tip: w.tip, volumes: slices.Clone(after), edits: changes, seq: w.tip.seq}
 	e.uploads.ctx, e.uploads.cancel = context.WithCancelCause(ctx)
 	w.epoch = e
 	return e, nil

@@ -40,6 +40,7 @@ const (
 	MapRun     Kind = "LBMAPRUN"
 	Record     Kind = "LBRECORD"
 	Owner      Kind = "LBOWNERS"
+	Pack       Kind = "LBMPACKS"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

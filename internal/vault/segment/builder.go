@@ -21,6 +21,8 @@ type Builder struct {
 	digest  bool // any digest is known
 	volumes map[uint32]*volumeLog
 	extents int
+	blocks  int // in the frames
+	zeros   int // runs of zeros, as they were added
 }
 
 type volumeLog struct {
@@ -57,6 +59,7 @@ func (b *Builder) Frame(volume uint32, runs []extent.Record, codec Codec, rawLen
 	b.table = append(b.table, e[:]...)
 	b.digests = append(b.digests, digest)
 	b.digest = b.digest || digest != [16]byte{}
+	b.blocks += rawLen / BlockSize
 
 	pos := ordinal * uint32(b.header.FrameBlocks)
 	for _, r := range runs {
@@ -67,6 +70,7 @@ func (b *Builder) Frame(volume uint32, runs []extent.Record, codec Codec, rawLen
 
 // Zero records that blocks became zeros.
 func (b *Builder) Zero(volume uint32, block uint64, count uint32) {
+	b.zeros++
 	b.add(volume, extent.Record{Block: block, Count: count, Pos: extent.ZeroPos})
 }
 
@@ -112,6 +116,8 @@ type Sealed struct {
 	Bytes       []byte
 	IndexOffset int64    // where the index begins
 	IndexSum    [32]byte // SHA-256 of everything from there on
+	Blocks      int      // in the frames, whether extents still point at them or not
+	Zeros       int      // runs of zeros that were added
 }
 
 // Finish adds index and footer. The builder is done after it; Bytes is its buffer.
@@ -134,7 +140,8 @@ func (b *Builder) Finish() Sealed {
 	copy(f[192:], footerMagic)
 	binary.LittleEndian.PutUint32(f[204:], crc32.Checksum(f[:204], castagnoli))
 	b.buf = append(b.buf, f...)
-	return Sealed{Header: b.header, Bytes: b.buf, IndexOffset: int64(indexOffset), IndexSum: sha256.Sum256(b.buf[indexOffset:])}
+	return Sealed{Header: b.header, Bytes: b.buf, IndexOffset: int64(indexOffset), IndexSum: sha256.Sum256(b.buf[indexOffset:]),
+		Blocks: b.blocks, Zeros: b.zeros}
 }
 
 // private encodes what only the owner of the key may see: which blocks changed,

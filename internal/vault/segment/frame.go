@@ -21,6 +21,41 @@ var zstdDecoder = sync.OnceValue(func() *zstd.Decoder {
 	return d
 })
 
+var zstdEncoder = sync.OnceValue(func() *zstd.Encoder {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
+	if err != nil {
+		panic(err) // the options are constant
+	}
+	return e
+})
+
+// Compress returns the payload for raw bytes, and its codec: Zstd where that is
+// shorter, else the bytes themselves.
+func Compress(raw []byte) (Codec, []byte) {
+	if packed := zstdEncoder().EncodeAll(raw, make([]byte, 0, len(raw))); len(packed) < len(raw) {
+		return Zstd, packed
+	}
+	return Raw, raw
+}
+
+// Payload checks and opens frame i, given its stored bytes, and returns what
+// was sealed, compressed as it is: another builder may take it over.
+func (ix *Index) Payload(i int, stored []byte) ([]byte, error) {
+	f := ix.Frames[i]
+	corrupt := func(reason string) error {
+		return &blob.CorruptError{Object: ix.object, Offset: f.Offset, Reason: fmt.Sprintf("frame %d: %s", i, reason)}
+	}
+	if len(stored) != int(f.Stored) || crc32.Checksum(stored, castagnoli) != f.CRC {
+		return nil, corrupt("checksum differs")
+	}
+	context := frameContext(ix.Header.ID, uint32(i))
+	payload, err := ix.box.Open(make([]byte, 0, len(stored)), uint32(i), stored, context[:])
+	if err != nil {
+		return nil, corrupt(err.Error())
+	}
+	return payload, nil
+}
+
 // Open checks, opens and decompresses frame i, given its stored bytes, and
 // returns its raw bytes, which are the caller's.
 func (ix *Index) Open(i int, stored []byte) ([]byte, error) {

@@ -99,6 +99,13 @@ func (h Header) encode() []byte {
 	return b
 }
 
+// HeaderSize is the length of the header that begins every segment, in bytes.
+const HeaderSize = headerSize
+
+// ReadHeader reads the header that begins a segment. It tells what a lone object
+// is; readers of data go by its copy in the footer. Object is the name for errors.
+func ReadHeader(object string, b []byte) (Header, error) { return decodeHeader(object, b, 0) }
+
 // decodeHeader reads a header that begins at byte base of the object.
 func decodeHeader(object string, b []byte, base int64) (Header, error) {
 	corrupt := func(off int64, reason string) (Header, error) {
