@@ -29,6 +29,7 @@ type branch struct {
 	damage *DamageError // why st is not the newest state; guarded by mu
 	writer *Writer      // the live one; guarded by mu
 	merged uint64       // map runs are there up to this sequence; guarded by mu
+	rested rest         // guarded by mu
 }
 
 // DamageError says that a branch cannot be read to its end, and what that hurts.

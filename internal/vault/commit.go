@@ -19,6 +19,9 @@ type proposal struct {
 // propose makes a proposal of edits alone.
 func propose(edits ...edit) proposal { return proposal{edits: edits, body: putEdits(edits)} }
 
+// errUnfit: the branch is not any more what the edits were made for.
+var errUnfit = errors.New("edits do not fit the branch")
+
 // amend commits what prepare makes of the newest state, again and again until no other
 // commit comes in between. A proposal without edits commits nothing.
 func (b *branch) amend(ctx context.Context, prepare func(*state) (proposal, error)) (*state, error) {
@@ -58,7 +61,7 @@ func (b *branch) commit(ctx context.Context, st *state, p proposal) (*state, err
 	}
 	next, err := st.next(h.Number, hash, h.Salt, p.edits)
 	if err != nil {
-		return nil, fmt.Errorf("edits do not fit the branch: %w", err)
+		return nil, fmt.Errorf("%w: %w", errUnfit, err)
 	}
 	err = b.v.store.PutIfAbsent(ctx, name, stored, p.inline)
 	if errors.Is(err, blob.ErrExists) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+
+	"lifeboat/internal/vault/segment"
 )
 
 // errVoid: somebody voided the promise that a fold relied on.
@@ -16,8 +18,15 @@ var errVoid = errors.New("the promise was voided")
 type foldEdit struct {
 	after, upTo uint64
 	done        bool     // nothing there is loose any more
-	removed     []uint64 // sequences of segments, ascending
+	removed     []removal // ascending
 	added       []segmentRef
+}
+
+// removal names a segment by both its sequence and its ID: the sequence alone may
+// belong to another one since another process folded.
+type removal struct {
+	seq uint64
+	id  segment.ID
 }
 
 func (*foldEdit) kind() uint8 { return kindFold }
@@ -31,8 +40,9 @@ func (e *foldEdit) put(b []byte) []byte {
 	}
 	b = append(b, done)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(e.removed)))
-	for _, seq := range e.removed {
-		b = binary.LittleEndian.AppendUint64(b, seq)
+	for _, r := range e.removed {
+		b = binary.LittleEndian.AppendUint64(b, r.seq)
+		b = append(b, r.id[:]...)
 	}
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(e.added)))
 	for i := range e.added {
@@ -51,9 +61,10 @@ func decodeFold(f *cursor) edit {
 	default:
 		f.short = true
 	}
-	e.removed = make([]uint64, f.count(8))
+	e.removed = make([]removal, f.count(24))
 	for i := range e.removed {
-		e.removed[i] = f.u64()
+		e.removed[i].seq = f.u64()
+		copy(e.removed[i].id[:], f.take(16))
 	}
 	const size = 88 + 24 // of a segment's fields
 	e.added = make([]segmentRef, f.count(size))
@@ -113,7 +124,7 @@ func (e *foldEdit) merge(s *state, before []segmentRef) ([]segmentRef, error) {
 	out := make([]segmentRef, 0, len(before))
 	removed := e.removed
 	for _, r := range before {
-		if len(removed) > 0 && removed[0] == r.seq {
+		if len(removed) > 0 && removed[0] == (removal{r.seq, r.id}) {
 			removed = removed[1:]
 			if r.host != 0 {
 				s.outlived += r.length
@@ -123,7 +134,7 @@ func (e *foldEdit) merge(s *state, before []segmentRef) ([]segmentRef, error) {
 		out = append(out, r)
 	}
 	if len(removed) > 0 {
-		return nil, fmt.Errorf("fold removes segment %d, which is not there", removed[0])
+		return nil, fmt.Errorf("fold removes segment %s, which is not there", removed[0].id)
 	}
 	if len(e.added) > len(e.removed) {
 		return nil, fmt.Errorf("fold makes %d segments of %d", len(e.added), len(e.removed))

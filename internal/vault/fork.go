@@ -240,16 +240,41 @@ func (v *Vault) dropBranchLocked(ctx context.Context, server drs.SourceServerID,
 	if err != nil {
 		return err
 	}
-	if !found && len(holders) == 0 {
+	switch {
+	case !found && len(holders) == 0:
 		return ErrAbsent
+	case !found:
+		return v.bury(ctx, holders, name)
 	}
+	v.forget(b)
+	return releaseAll(ctx, holders, name)
+}
+
+func releaseAll(ctx context.Context, holders []*branch, name string) error {
 	for _, h := range holders {
 		if err := h.release(ctx, name); err != nil {
 			return err
 		}
 	}
-	v.forget(b)
 	return nil
+}
+
+// bury releases the holds for a branch that never began, or is gone. A tombstone in its
+// place sees to it that it cannot begin before they are; a fork that is late finds out.
+func (v *Vault) bury(ctx context.Context, holders []*branch, name string) error {
+	b, err := v.branch(ctx, holders[0].server, name)
+	if err != nil {
+		return err
+	}
+	if err := v.beginBranch(ctx, b.server, name, b.key, []edit{droppedEdit{}}); err != nil {
+		return err
+	}
+	if err := releaseAll(ctx, holders, name); err != nil {
+		return err
+	}
+	_, err = b.end(ctx)
+	v.forget(b)
+	return err
 }
 
 // end deletes a branch of which no other one needs anything, or what an end that was

@@ -37,7 +37,7 @@ func someEdits() []edit {
 		lockEdit{"pit-3", at},
 		promiseEdit{promise{[16]byte{1}, []segment.ID{{2}, {3}}}},
 		promiseEdit{promise{[16]byte{4}, nil}},
-		&foldEdit{after: 9, upTo: 13, done: true, removed: []uint64{10, 12}, added: []segmentRef{someSegment(12)}},
+		&foldEdit{after: 9, upTo: 13, done: true, removed: []removal{{10, segment.ID{}}, {12, segment.ID{12}}}, added: []segmentRef{someSegment(12)}},
 		fulfilEdit{1},
 		restatedEdit{restated{1, 1}},
 		tipEdit{20, written{1, [32]byte{5}}},

@@ -89,6 +89,7 @@ type Vault struct {
 	dataKeys map[drs.SourceServerID]seal.Key // guarded by mu
 	branches map[branchID]*branch            // guarded by mu
 	images   map[*Image]struct{}             // the open ones; guarded by mu
+	tended   map[drs.SourceServerID]int      // calls of Maintain that found something to do; guarded by mu
 	suspects map[string]bool                 // what the last Maintain saw and took for unfinished; guarded by tending
 }
 
@@ -174,6 +175,7 @@ func Open(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options) (
 		dataKeys: map[drs.SourceServerID]seal.Key{},
 		branches: map[branchID]*branch{},
 		images:   map[*Image]struct{}{},
+		tended:   map[drs.SourceServerID]int{},
 		suspects: map[string]bool{},
 		states:   stateList{limit: opt.StateBytes},
 		now:      opt.Now,
