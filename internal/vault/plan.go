@@ -12,7 +12,8 @@ type gap struct {
 	after, upTo uint64
 	lasting     bool // upTo is likely to stay a while
 	refs        []segmentRef
-	loose       int // moments within that need not be readable any more
+	loose       int // moments within where points were
+	inline      int // segments that lie in manifests
 	crowded     bool
 }
 
@@ -39,7 +40,10 @@ func (s *state) gaps(pins []uint64, lasting map[uint64]bool) []gap {
 		g := gap{after: after, upTo: cuts[0], lasting: lasting[cuts[0]] || s.heldAt(cuts[0])}
 		begin := i
 		for ; i < len(all) && all[i].seq <= g.upTo; i++ {
-			g.crowded = g.crowded || g.lasting && all[i].host != 0 && all[i].host < sparse
+			if all[i].host != 0 {
+				g.inline++
+				g.crowded = g.crowded || g.lasting && all[i].host < sparse
+			}
 		}
 		g.refs = all[begin:i:i]
 		for ; l < len(s.loose) && s.loose[l] <= g.upTo; l++ {
@@ -47,7 +51,7 @@ func (s *state) gaps(pins []uint64, lasting map[uint64]bool) []gap {
 				g.loose++
 			}
 		}
-		if len(g.refs) > 0 && (g.loose > 0 || g.crowded) {
+		if len(g.refs) > 0 && (g.loose > 0 || g.inline > 1 || g.crowded) {
 			out = append(out, g)
 		}
 		after = g.upTo
@@ -84,7 +88,7 @@ func (g *gap) due(l limits) bool {
 			bytes += r.length
 		}
 	}
-	return bytes >= 2*int64(l.segmentBytes) || g.loose >= l.foldCount
+	return bytes >= 2*int64(l.segmentBytes) || max(g.loose, g.inline) >= l.foldCount
 }
 
 // small tells whether a segment had better be melted with others.

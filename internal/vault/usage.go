@@ -104,8 +104,8 @@ func (v *Vault) Usage(ctx context.Context, server drs.SourceServerID) (Usage, er
 	if err != nil {
 		return u, fmt.Errorf("usage of %s: %w", server, err)
 	}
-	for _, r := range image.readers {
-		u.Data += dataBytes(r.records)
+	for _, records := range image.view.Load().maps {
+		u.Data += dataBytes(records)
 	}
 	return u, image.Close()
 }
@@ -151,12 +151,13 @@ func (v *Vault) PointUsages(ctx context.Context, server drs.SourceServerID, each
 			return nil, fmt.Errorf("usage of point %s: %w", points[i].point.ID, err)
 		}
 		maps := map[VolumeID][]extent.Record{}
-		for id, r := range image.readers {
+		vw := image.view.Load()
+		for id, records := range vw.maps {
 			// Segments are counted anew in each image; by sequence they compare.
-			maps[id] = slices.Clone(r.records)
+			maps[id] = slices.Clone(records)
 			for j := range maps[id] {
 				if rec := &maps[id][j]; !rec.Zero() {
-					rec.Seg = uint32(image.segs[rec.Seg].seq)
+					rec.Seg = uint32(vw.segs[rec.Seg].seq)
 				}
 			}
 		}
