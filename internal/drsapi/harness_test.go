@@ -67,7 +67,7 @@ func newSite(t testing.TB) *site {
 		s.keys[account] = iam.NewAccessKey(account)
 	}
 	s.recovery = newJobStarter(s.db)
-	s.agents, s.vault = &agentLog{}, &memVault{held: map[drs.SourceServerID]bool{}}
+	s.agents, s.vault = &agentLog{}, newMemVault()
 	guard := protection.New(protection.Config{
 		DB: s.db, Agents: s.agents, Vault: s.vault, Log: slog.New(slog.DiscardHandler),
 		Trusts: func(_ context.Context, staging, target drs.Account) (bool, error) {
@@ -354,9 +354,25 @@ func (a *agentLog) Forget(id drs.SourceServerID, _ string)                  { a.
 // memVault knows which servers it holds data of.
 type memVault struct {
 	mu     sync.Mutex
+	change sync.Cond                   // of held; its lock is mu
 	held   map[drs.SourceServerID]bool // guarded by mu, as all below
 	locked time.Time
 	drops  int
+}
+
+func newMemVault() *memVault {
+	v := &memVault{held: map[drs.SourceServerID]bool{}}
+	v.change.L = &v.mu
+	return v
+}
+
+// awaitDrop returns when the vault holds nothing of the server.
+func (v *memVault) awaitDrop(id drs.SourceServerID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for v.held[id] {
+		v.change.Wait()
+	}
 }
 
 func (v *memVault) CreateServer(_ context.Context, id drs.SourceServerID) error {
@@ -371,6 +387,7 @@ func (v *memVault) DropServer(_ context.Context, id drs.SourceServerID) error {
 	defer v.mu.Unlock()
 	delete(v.held, id)
 	v.drops++
+	v.change.Broadcast()
 	return nil
 }
 

@@ -266,7 +266,7 @@ func FuzzAPI(f *testing.F) {
 	}
 	api, err := New(Config{
 		DB: store, Recovery: jobs, Protection: protection.New(protection.Config{
-			DB: store, Agents: &agentLog{}, Vault: &memVault{held: map[drs.SourceServerID]bool{}}, Log: slog.New(slog.DiscardHandler),
+			DB: store, Agents: &agentLog{}, Vault: newMemVault(), Log: slog.New(slog.DiscardHandler),
 		}),
 		Plans:    plan.New(store, jobs, slog.New(slog.DiscardHandler), nil),
 		Networks: networks,
