@@ -1,0 +1,64 @@
+package drsapi
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// docs/drs-compatibility.md has a row for every operation, and tells no lies about
+// which are supported.
+func TestCompatibilityPage(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "drs-compatibility.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, ok := strings.Cut(string(text), "\n## Operations\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	table, _, _ := strings.Cut(section, "\n### ")
+	if !ok {
+		t.Fatal("the page has no section Operations")
+	}
+	rows := map[string]string{}
+	name := regexp.MustCompile(`^[A-Z][A-Za-z]+$`)
+	for line := range strings.Lines(table) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		if len(cells) != 3 || !strings.HasPrefix(line, "|") || strings.Contains(line, "---") || strings.TrimSpace(cells[0]) == "Operation" {
+			continue
+		}
+		for _, op := range strings.Split(cells[0], ",") {
+			op = strings.TrimSpace(op)
+			if !name.MatchString(op) {
+				t.Errorf("row %q names no operation", cells[0])
+			}
+			if rows[op] != "" {
+				t.Errorf("%s has two rows", op)
+			}
+			rows[op] = line
+		}
+	}
+	s := newSite(t)
+	var supported []string
+	for _, op := range s.api.operations {
+		supported = append(supported, op.name)
+		switch row := rows[op.name]; {
+		case row == "":
+			t.Errorf("%s has no row", op.name)
+		case strings.Contains(row, "not supported yet"):
+			t.Errorf("%s is supported, and the page says that it is not", op.name)
+		}
+	}
+	for op := range unsupported {
+		if !strings.Contains(rows[op], "not supported yet") {
+			t.Errorf("the page does not say that %s is not supported", op)
+		}
+	}
+	for op := range rows {
+		if !slices.Contains(supported, op) && !unsupported[op] {
+			t.Errorf("%s is no operation", op)
+		}
+	}
+}
