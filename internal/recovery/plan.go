@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -75,6 +77,9 @@ func (s *Service) plan(server drs.SourceServer, instance drs.RecoveryInstance, d
 		p.conversion.VolumeSizes[d.volume.Device] = d.volume.Size
 	}
 	p.plugIn(server.Properties.NetworkInterfaces, instance.ID, network)
+	if server.LaunchConfiguration.CopyPrivateIP {
+		p.note = sentences(p.note, p.address(server.Properties.NetworkInterfaces))
+	}
 	return p, nil
 }
 
@@ -117,6 +122,36 @@ func (p *launchPlan) plugIn(source []drs.NetworkInterface, id drs.RecoveryInstan
 	for n, nic := range p.spec.NICs {
 		p.properties.NetworkInterfaces = append(p.properties.NetworkInterfaces, drs.NetworkInterface{MAC: nic.MAC, Primary: n == 0})
 	}
+}
+
+// address gives the primary network card the private IP address that it has on the
+// source, and says what became of that.
+func (p *launchPlan) address(source []drs.NetworkInterface) (note string) {
+	from := primary(source)
+	at := max(0, slices.IndexFunc(p.spec.NICs, func(n machine.NIC) bool { return n.MAC == from.MAC }))
+	nic := &p.spec.NICs[at]
+	if nic.Network != machine.Isolated && nic.Network != machine.UserNAT {
+		return fmt.Sprintf("The network %s gives out its own addresses: the source's private IP address is not copied.", nic.Network)
+	}
+	for _, text := range from.IPs {
+		if ip, err := netip.ParseAddr(text); err == nil && ip.Is4() && ip.IsPrivate() {
+			nic.Address = ip.String()
+			p.properties.NetworkInterfaces[at].IPs = []string{nic.Address}
+			return fmt.Sprintf("Its network gives the machine the source's private IP address %s by DHCP.", ip)
+		}
+	}
+	return "The source has no private IPv4 address that could be copied."
+}
+
+// primary is the network card that leads to the rest of the world, or the first.
+func primary(nics []drs.NetworkInterface) drs.NetworkInterface {
+	if i := slices.IndexFunc(nics, func(n drs.NetworkInterface) bool { return n.Primary }); i >= 0 {
+		return nics[i]
+	}
+	if len(nics) > 0 {
+		return nics[0]
+	}
+	return drs.NetworkInterface{}
 }
 
 // maxNICs is what fits on a machine's bus beside its disks.

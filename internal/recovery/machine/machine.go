@@ -76,6 +76,9 @@ type NIC struct {
 	// MAC like 52:54:00:12:34:56. Empty means one derived from the instance ID.
 	MAC     string  `json:"mac,omitempty"`
 	Network Network `json:"network"`
+	// Address is the IPv4 address that a network of our own (Isolated, UserNAT) gives
+	// the guest that asks by DHCP; elsewhere it is not ours to give. Empty: any.
+	Address string `json:"address,omitempty"`
 }
 
 // Network is what an interface is plugged into: Isolated, UserNAT, Segment(name)

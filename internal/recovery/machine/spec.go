@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"strings"
 
@@ -97,6 +98,11 @@ func (n NIC) check() error {
 		mac, err := net.ParseMAC(n.MAC)
 		if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
 			return fmt.Errorf("MAC %q: want six bytes of a single machine, like 52:54:00:12:34:56", n.MAC)
+		}
+	}
+	if n.Address != "" {
+		if ip, err := netip.ParseAddr(n.Address); err != nil || !ip.Is4() {
+			return fmt.Errorf("address %q: want an IPv4 address", n.Address)
 		}
 	}
 	_, err := ParseNetwork(string(n.Network))

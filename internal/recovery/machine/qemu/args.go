@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -189,9 +190,9 @@ func (a *arguments) nics(spec machine.Spec) {
 		case shared:
 			a.add("-netdev", "socket,id="+id+",mcast="+segmentAddress(segment)+",localaddr=127.0.0.1")
 		case n.Network == machine.UserNAT:
-			a.add("-netdev", "user,id="+id)
+			a.add("-netdev", "user,id="+id+addressed(n.Address))
 		default:
-			a.add("-netdev", "user,id="+id+",restrict=on")
+			a.add("-netdev", "user,id="+id+",restrict=on"+addressed(n.Address))
 		}
 		mac := n.MAC
 		if mac == "" {
@@ -209,6 +210,22 @@ func segmentAddress(name string) string {
 	h := sha256.Sum256([]byte("lifeboat segment " + name))
 	port := 1024 + (int(h[3])<<8|int(h[4]))%(1<<15)
 	return fmt.Sprintf("239.%d.%d.%d:%d", 192+h[0]&3, h[1], h[2], port)
+}
+
+// addressed makes a network of QEMU's own that gives its only guest the address: one
+// of 256 around it, in which the places of gateway and name server are free.
+func addressed(address string) string {
+	ip, err := netip.ParseAddr(address)
+	if err != nil || !ip.Is4() {
+		return ""
+	}
+	guest := ip.As4()
+	place := func(last byte) string { return netip.AddrFrom4([4]byte{guest[0], guest[1], guest[2], last}).String() }
+	gateway, names := byte(2), byte(3)
+	if guest[3] == gateway || guest[3] == names {
+		gateway, names = 4, 5
+	}
+	return fmt.Sprintf(",net=%s/24,dhcpstart=%s,host=%s,dns=%s", place(0), ip, place(gateway), place(names))
 }
 
 func at(slot int) string { return fmt.Sprintf("addr=0x%x", slot) }

@@ -69,3 +69,20 @@ func oneOptionALine(args []string) string {
 	}
 	return b.String() + "\n"
 }
+
+// A network of QEMU's own that gives out a given address has its own places
+// elsewhere.
+func TestAddressed(t *testing.T) {
+	for address, want := range map[string]string{
+		"":              "",
+		"no address":    "",
+		"fe80::1":       "",
+		"10.1.2.200":    ",net=10.1.2.0/24,dhcpstart=10.1.2.200,host=10.1.2.2,dns=10.1.2.3",
+		"192.168.122.2": ",net=192.168.122.0/24,dhcpstart=192.168.122.2,host=192.168.122.4,dns=192.168.122.5",
+		"172.16.0.3":    ",net=172.16.0.0/24,dhcpstart=172.16.0.3,host=172.16.0.4,dns=172.16.0.5",
+	} {
+		if got := addressed(address); got != want {
+			t.Errorf("%q: %q, want %q", address, got, want)
+		}
+	}
+}
