@@ -16,7 +16,8 @@ type serverCommand struct {
 	Listen            string        `placeholder:"127.0.0.1:7443" help:"Address of the API."`
 	ReplicationListen string        `placeholder:"127.0.0.1:1500" help:"Address that agents replicate to."`
 	NBDListen         string        `name:"nbd-listen" placeholder:"HOST:PORT" help:"Serve disks of recovery points as block devices there, over TLS, to those who ask with lifeboat nbd. Off by default."`
-	Vault             string        `placeholder:"file:DIR" help:"Where recovery points are kept; within --data by default. Fixed by the first start."`
+	Vault             string        `placeholder:"file:DIR|s3://BUCKET" help:"Where recovery points are kept: a directory, by default within --data, or s3://BUCKET[/PREFIX]?endpoint=URL&region=NAME. Fixed by the first start; keys of a bucket are looked for in AWS_ACCESS_KEY_ID and ~/.aws at each."`
+	CacheSize         byteSize      `default:"10GiB" help:"Local cache of a vault in a bucket, within --data; 0 for none. It may be deleted at any time."`
 	DB                string        `name:"db" placeholder:"sqlite:FILE" help:"Where the tables are kept; within --data by default. Fixed by the first start."`
 	Machines          string        `default:"qemu" help:"Where recovered machines run: qemu."`
 	Epoch             time.Duration `default:"5s" help:"Spacing of recovery points."`
@@ -40,7 +41,7 @@ func (c *serverCommand) Run(ctx context.Context) error {
 	}
 	config := server.Config{
 		Data: c.Data, Listen: c.Listen, ReplicationListen: c.ReplicationListen, NBDListen: c.NBDListen,
-		Vault: c.Vault, DB: c.DB, Machines: c.Machines, Epoch: c.Epoch, ScrubDays: c.ScrubDays,
+		Vault: c.Vault, DB: c.DB, CacheSize: c.CacheSize.orNone(), Machines: c.Machines, Epoch: c.Epoch, ScrubDays: c.ScrubDays,
 		DrillNetwork: drill, RecoveryNetwork: recovery,
 		Region: c.Region, Account: c.Account, Version: version,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel})),

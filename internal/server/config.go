@@ -22,10 +22,13 @@ type Config struct {
 	// NBDListen is the address at which disks of recovery points are served over
 	// NBD with TLS; empty: nowhere.
 	NBDListen string
-	// Vault is file:DIR and DB is sqlite:FILE; within the data directory by
-	// default. They are fixed by the first start.
+	// Vault is file:DIR or s3://BUCKET[/PREFIX]?… and DB is sqlite:FILE; within the data
+	// directory by default. They are fixed by the first start.
 	Vault string
 	DB    string
+	// CacheSize bounds the local cache of a vault in a bucket, in bytes; 0:
+	// DefaultCacheSize; below zero: there is none.
+	CacheSize int64
 	// Machines says where recovered machines run: qemu.
 	Machines string
 	// DrillNetwork and RecoveryNetwork are isolated, user or bridge=NAME.
@@ -68,11 +71,8 @@ func (c *Config) Check() error {
 		}
 	}
 	if c.Vault != "" {
-		if strings.HasPrefix(c.Vault, "s3:") {
-			return fmt.Errorf("--vault %s: this version keeps its vault in a directory only: want file:DIR", c.Vault)
-		}
-		if !strings.HasPrefix(c.Vault, vaultScheme) || c.Vault == vaultScheme {
-			return fmt.Errorf("--vault %s: want file:DIR", c.Vault)
+		if err := checkVault(c.Vault); err != nil {
+			return fmt.Errorf("--vault: %w", err)
 		}
 	}
 	if c.DB != "" {
@@ -105,7 +105,7 @@ func (c *Config) first() (Settings, error) {
 	}
 	var err error
 	if c.Vault != "" {
-		s.Vault, err = absolute(vaultScheme, c.Vault)
+		s.Vault, err = vaultLocation(c.Vault)
 	}
 	if c.DB != "" && err == nil {
 		s.DB, err = absolute(dbScheme, c.DB)
@@ -115,18 +115,25 @@ func (c *Config) first() (Settings, error) {
 
 // agree refuses flags that contradict what the first start fixed.
 func (c *Config) agree(d *DataDir) error {
-	for _, f := range []struct{ flag, scheme, given, fixed string }{
-		{"--vault", vaultScheme, c.Vault, d.vaultPath()},
-		{"--db", dbScheme, c.DB, d.databasePath()},
+	fixedVault := d.Settings.Vault
+	if !d.vaultInBucket() {
+		fixedVault = vaultScheme + d.vaultPath()
+	}
+	for _, f := range []struct {
+		flag, given, fixed string
+		canonical          func(string) (string, error)
+	}{
+		{"--vault", c.Vault, fixedVault, vaultLocation},
+		{"--db", c.DB, dbScheme + d.databasePath(), func(s string) (string, error) { return absolute(dbScheme, s) }},
 	} {
 		if f.given == "" {
 			continue
 		}
-		given, err := absolute(f.scheme, f.given)
+		given, err := f.canonical(f.given)
 		if err != nil {
 			return err
 		}
-		fixed, err := absolute(f.scheme, f.scheme+f.fixed)
+		fixed, err := f.canonical(f.fixed)
 		if err != nil {
 			return err
 		}

@@ -306,6 +306,9 @@ func (d *DataDir) createVault(ctx context.Context, keys vault.KeyWrapper) (err e
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	v, err := vault.Create(ctx, store, keys, vault.Options{})
+	if errors.Is(err, vault.ErrExists) {
+		return d.vaultTaken()
+	}
 	if err != nil {
 		return fmt.Errorf("make the vault: %w", err)
 	}

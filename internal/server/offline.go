@@ -65,7 +65,7 @@ func (a VaultAccess) Open(ctx context.Context) (o *OpenVault, err error) {
 	if d.keys == nil && !a.NoKey {
 		return nil, errors.New("name the master key's file with --master-key, or do without it with --no-key")
 	}
-	if o.Store, err = d.openStore(ctx); err != nil {
+	if o.Store, err = d.readStore(ctx); err != nil {
 		return nil, err
 	}
 	if a.NoKey {

@@ -38,6 +38,7 @@ import (
 	"lifeboat/internal/recovery/plan"
 	"lifeboat/internal/server/export"
 	"lifeboat/internal/vault"
+	"lifeboat/internal/vault/blob/cached"
 )
 
 // running is a server with all its parts.
@@ -46,6 +47,7 @@ type running struct {
 	dir          *DataDir
 	db           *db.DB
 	store        vaultStore
+	cache        *cached.Cache // of a store that is far; nil: there is none
 	vault        *vault.Vault
 	recorder     *recorder
 	scrubber     *scrubber
@@ -181,10 +183,6 @@ func (s *running) run(ctx context.Context) (err error) {
 	return err
 }
 
-// frameCache bounds the decoded frames in memory. Guests cache what they read
-// themselves; ours serves the neighbours of a read and machines of one point.
-const frameCache = 32 << 20
-
 // openStores opens vault and tables, and makes the catalogue of recovery points
 // equal to what the vault holds: a commit may have been the last thing that a
 // killed server did.
@@ -207,7 +205,16 @@ func (s *running) openStores(ctx context.Context) (err error) {
 		}
 	}()
 	s.store = store
-	if s.vault, err = vault.Open(ctx, store, s.dir.keys, vault.Options{Logger: s.Log.With("wing", "vault"), CacheBytes: frameCache}); err != nil {
+	opt, err := s.vaultOptions(store)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil && s.cache != nil {
+			err = errors.Join(err, s.cache.Close())
+		}
+	}()
+	if s.vault, err = vault.Open(ctx, store, s.dir.keys, opt); err != nil {
 		return fmt.Errorf("open the vault %s: %w", s.dir.Settings.Vault, s.dir.explainKey(ctx, store, err))
 	}
 	defer func() {
@@ -226,7 +233,7 @@ func (s *running) openStores(ctx context.Context) (err error) {
 }
 
 func (s *running) closeStores() error {
-	return errors.Join(s.vault.Close(), s.store.Close(), s.db.Close())
+	return errors.Join(s.closeVault(), s.db.Close())
 }
 
 // catalogPoints lists the vault's points in the tables.
@@ -341,6 +348,9 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 		return vault.Verify(ctx, s.store, s.dir.keys, vault.Options{CacheBytes: 1 << 20}, opt)
 	}, s.Log.With("wing", "vault"))
 	s.metrics.MustRegister(s.scrubber)
+	if s.cache != nil {
+		s.metrics.MustRegister(cacheMetrics{s.cache})
+	}
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"lifeboat/internal/vault/blob"
+	"lifeboat/internal/vault/blob/s3"
 )
 
 // vaultStore is where the vault's objects lie, open.
@@ -18,7 +19,10 @@ type vaultStore interface {
 
 // openStore opens the store at the vault location of the settings. It is the one
 // place that knows which kinds of locations there are; createStore is its twin.
-func (d *DataDir) openStore(_ context.Context) (vaultStore, error) {
+func (d *DataDir) openStore(ctx context.Context) (vaultStore, error) {
+	if d.vaultInBucket() {
+		return d.openBucket(ctx, s3.Options{})
+	}
 	store, err := blob.OpenDir(d.vaultPath())
 	if err != nil {
 		return nil, fmt.Errorf("open the vault: %w", err)
@@ -26,19 +30,74 @@ func (d *DataDir) openStore(_ context.Context) (vaultStore, error) {
 	return store, nil
 }
 
+// readStore opens it for looking only: a bucket that may not be written will do.
+func (d *DataDir) readStore(ctx context.Context) (vaultStore, error) {
+	if d.vaultInBucket() {
+		return d.openBucket(ctx, s3.Options{ReadOnly: true})
+	}
+	return d.openStore(ctx)
+}
+
+func (d *DataDir) vaultInBucket() bool { return strings.HasPrefix(d.Settings.Vault, s3.Scheme) }
+
+func (d *DataDir) openBucket(ctx context.Context, opt s3.Options) (vaultStore, error) {
+	location, err := s3.ParseLocation(d.Settings.Vault)
+	if err != nil {
+		return nil, fmt.Errorf("open the vault: %w", err)
+	}
+	store, err := s3.Open(ctx, location, opt)
+	if err != nil {
+		return nil, fmt.Errorf("open the vault: %w", err)
+	}
+	return store, nil
+}
+
 // createStore makes a new, empty store there and opens it.
-func (d *DataDir) createStore(_ context.Context) (vaultStore, error) {
+func (d *DataDir) createStore(ctx context.Context) (vaultStore, error) {
+	if d.vaultInBucket() { // the bucket is there, what lies in it is the vault's to judge
+		return d.openStore(ctx)
+	}
 	store, err := blob.CreateDir(d.vaultPath())
 	if errors.Is(err, blob.ErrExists) {
-		return nil, fmt.Errorf("there is a vault at %s already, and it belongs to another data directory: "+
-			"start with that directory, or name another place with --vault; when that directory is lost, "+
-			"`lifeboat vault rebuild` makes a new one over the vault", d.vaultPath())
+		return nil, d.vaultTaken()
 	}
 	return store, err
 }
 
-// vaultPath reads the location of the settings; one within the data directory is
-// kept relative, so that the directory can be moved.
+// vaultTaken refuses to make a vault where one is.
+func (d *DataDir) vaultTaken() error {
+	where := d.Settings.Vault
+	if !d.vaultInBucket() {
+		where = d.vaultPath()
+	}
+	return fmt.Errorf("there is a vault at %s already, and it belongs to another data directory: "+
+		"start with that directory, or name another place with --vault; when that directory is lost, "+
+		"`lifeboat vault rebuild` makes a new one over the vault", where)
+}
+
+// vaultPath reads the location of a vault in a directory; one within the data
+// directory is kept relative, so that the directory can be moved.
 func (d *DataDir) vaultPath() string {
 	return d.resolve(strings.TrimPrefix(d.Settings.Vault, vaultScheme))
+}
+
+// checkVault refuses a location that no start could make sense of.
+func checkVault(location string) error {
+	switch {
+	case strings.HasPrefix(location, "s3:"):
+		_, err := s3.ParseLocation(location)
+		return err
+	case !strings.HasPrefix(location, vaultScheme) || location == vaultScheme:
+		return fmt.Errorf("location %s: want file:DIR or s3://BUCKET[/PREFIX]?endpoint=…", s3.Redacted(location))
+	}
+	return nil
+}
+
+// vaultLocation is a location in the form that is kept and compared.
+func vaultLocation(location string) (string, error) {
+	if !strings.HasPrefix(location, s3.Scheme) {
+		return absolute(vaultScheme, location)
+	}
+	parsed, err := s3.ParseLocation(location)
+	return parsed.String(), err
 }

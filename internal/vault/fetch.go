@@ -33,9 +33,6 @@ type piece struct {
 // maxFetch is how many stored bytes are read at once when frames follow one another.
 const maxFetch = 512 << 10
 
-// fetches is how many such reads one call has under way.
-const fetches = 4
-
 // pieces appends what [off, off+n) consists of to out, and zeroes the holes of p. With
 // p nil only frames are found.
 func (r *VolumeReader) pieces(ctx context.Context, vw *view, out []piece, p []byte, off, n int64) ([]piece, error) {
@@ -92,7 +89,7 @@ func (m *Image) fetch(ctx context.Context, pieces []piece, mine int) {
 		return
 	}
 	var g errgroup.Group
-	g.SetLimit(fetches)
+	g.SetLimit(m.v.distance.fetches)
 	for begin := 0; begin < len(pieces); {
 		if !pieces[begin].mine {
 			begin++
@@ -138,14 +135,22 @@ func (m *Image) load(ctx context.Context, group []piece) {
 		*pooled = make([]byte, 0, n)
 	}
 	stored := (*pooled)[:n]
-	err := readFull(ctx, m.v.store, first.ref.object(m.server), stored, first.ref.offset+first.begin())
-	for i := range group {
-		pc := &group[i]
-		raw, frameErr := []byte(nil), err
-		if err == nil {
-			raw, frameErr = pc.ix.Open(pc.frame, stored[pc.begin()-first.begin():pc.end()-first.begin()])
+	raws, errs := make([][]byte, len(group)), make([]error, len(group))
+	err := m.v.readSegment(ctx, m.server, first.ref, stored, first.begin(), func() error {
+		var damage error
+		for i := range group {
+			pc := &group[i]
+			raws[i], errs[i] = pc.ix.Open(pc.frame, stored[pc.begin()-first.begin():pc.end()-first.begin()])
+			damage = errors.Join(damage, errs[i])
 		}
-		m.v.frames.fill(pc.entry, raw, int64(cap(raw))+256, frameErr)
+		return damage
+	})
+	for i := range group {
+		frameErr := errs[i]
+		if err != nil && !damaged(err) || raws[i] == nil && frameErr == nil {
+			frameErr = err // they could not even be read
+		}
+		m.v.frames.fill(group[i].entry, raws[i], int64(cap(raws[i]))+256, frameErr)
 	}
 }
 

@@ -82,7 +82,7 @@ func (b *branch) open(ctx context.Context, st *state, seq uint64, volumes []Volu
 	m := &Image{
 		v: b.v, b: b, seq: seq, server: b.server, seed: st.seed, volumes: slices.Clone(volumes),
 		readers: map[VolumeID]*VolumeReader{},
-		ahead:   make(chan struct{}, readAheads),
+		ahead:   make(chan struct{}, b.v.distance.aheads),
 	}
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	for _, vol := range volumes {

@@ -40,7 +40,7 @@ func (m mapper) merge(ctx context.Context) (volumeMaps, error) {
 	spans := m.plan()
 	maps := make([]volumeMaps, len(spans))
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(8)
+	g.SetLimit(m.b.v.distance.manifests)
 	for i, s := range spans {
 		g.Go(func() (err error) {
 			maps[i], err = m.read(ctx, s)
@@ -184,13 +184,14 @@ func overlay(maps []volumeMaps) volumeMaps {
 func (v *Vault) readIndex(ctx context.Context, server drs.SourceServerID, key seal.Key, ref *segmentRef) (*segment.Index, error) {
 	object := ref.object(server)
 	tail := make([]byte, ref.length-ref.index)
-	if err := readFull(ctx, v.store, object, tail, ref.offset+ref.index); err != nil {
-		return nil, err
-	}
-	if sha256.Sum256(tail) != ref.sum {
-		return nil, &CorruptError{Object: object, Offset: ref.offset + ref.index, Reason: "not the index that was committed: its hash differs"}
-	}
-	ix, err := segment.DecodeIndex(object, tail, ref.index, key)
+	var ix *segment.Index
+	err := v.readSegment(ctx, server, ref, tail, ref.index, func() (err error) {
+		if sha256.Sum256(tail) != ref.sum {
+			return &CorruptError{Object: object, Offset: ref.offset + ref.index, Reason: "not the index that was committed: its hash differs"}
+		}
+		ix, err = segment.DecodeIndex(object, tail, ref.index, key)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

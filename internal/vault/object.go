@@ -56,9 +56,14 @@ func (v *Vault) readSealed(ctx context.Context, name string, kind envelope.Kind,
 	return env, nil
 }
 
+// reader is what reading takes of a store.
+type reader interface {
+	ReadAt(ctx context.Context, name string, p []byte, off int64) (int, error)
+}
+
 // readFull fills p. An object that ends before, or is not there although another
 // one names it, is damage.
-func readFull(ctx context.Context, store blob.Store, name string, p []byte, off int64) error {
+func readFull(ctx context.Context, store reader, name string, p []byte, off int64) error {
 	n, err := store.ReadAt(ctx, name, p, off)
 	switch {
 	case n == len(p):

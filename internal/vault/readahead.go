@@ -1,12 +1,8 @@
 package vault
 
 const (
-	// readAheads is how many read-aheads an image has under way.
-	readAheads = 4
-	// aheadChunk is the bytes of the volume one of them covers.
+	// aheadChunk is the bytes of the volume that one read-ahead covers.
 	aheadChunk = 512 << 10
-	// aheadWindow is how far before the reader they run.
-	aheadWindow = 4 << 20
 	// nearby is how far requests of one sequential reader may be out of order.
 	nearby = 1 << 20
 	// streamMin is how many bytes make a reader sequential.
@@ -37,7 +33,7 @@ func (r *VolumeReader) readAhead(off int64, n int) (more int64) {
 	if s.run < streamMin {
 		return 0
 	}
-	end := min(r.volume.Size, s.next+aheadWindow)
+	end := min(r.volume.Size, s.next+r.image.v.distance.window)
 	for s.ahead = max(s.ahead, s.next); s.ahead < end; {
 		k := min(aheadChunk, r.volume.Size-s.ahead)
 		if !r.startAhead(s.ahead, k) {

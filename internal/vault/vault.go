@@ -33,6 +33,11 @@ type Options struct {
 	// ReadOnly keeps the vault from changing anything in the store, derived data
 	// included; what would, is blob.ErrReadOnly.
 	ReadOnly bool
+	// Far tells that each request to the store takes a network's time: more of them are
+	// kept under way.
+	Far bool
+	// Segments reads the bytes of segments by way of a cache; nil: from the store.
+	Segments SegmentReader
 
 	limits limits
 }
@@ -70,6 +75,8 @@ type Vault struct {
 	cipher   seal.Cipher // for new objects
 	own      seal.Key    // for objects of the vault as a whole
 	limits   limits
+	distance distance
+	segments SegmentReader // the store, or a cache of it
 
 	uploads chan struct{} // a token per segment under way
 	buffers buffers
@@ -179,6 +186,13 @@ func Open(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options) (
 		suspects: map[string]bool{},
 		states:   stateList{limit: opt.StateBytes},
 		now:      opt.Now,
+	}
+	v.distance, v.segments = near, uncached{store}
+	if opt.Far {
+		v.distance = far
+	}
+	if opt.Segments != nil {
+		v.segments = opt.Segments
 	}
 	v.ctx, v.cancel = context.WithCancel(context.Background())
 	return v, nil
