@@ -2,8 +2,6 @@ package iam
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/rand"
 	"encoding/base32"
 	"encoding/base64"
@@ -91,14 +89,12 @@ func CreateAdminKey(path string, master []byte, account drs.Account) (AccessKey,
 		return AccessKey{}, fmt.Errorf("create admin access key: account %q in region %q: want 12 digits and a region", account.ID, account.Region)
 	}
 	key := NewAccessKey(account)
-	box, err := adminKeyBox(master)
+	box, err := NewBox(master, adminKeyPurpose)
 	if err != nil {
 		return AccessKey{}, err
 	}
 	file := adminKeyFile{Version: adminKeyVersion, ID: key.ID, AccountID: account.ID, Region: account.Region}
-	nonce := make([]byte, box.NonceSize())
-	rand.Read(nonce)
-	file.Sealed = box.Seal(nonce, nonce, []byte(key.Secret.Reveal()), file.bound())
+	file.Sealed = box.Seal([]byte(key.Secret.Reveal()), file.bound())
 	data, err := json.MarshalIndent(file, "", "  ")
 	if err != nil {
 		return AccessKey{}, fmt.Errorf("create admin access key: %w", err)
@@ -126,17 +122,13 @@ func LoadAdminKey(path string, master []byte) (AccessKey, error) {
 	if file.Version != adminKeyVersion {
 		return damaged(fmt.Sprintf("version %d is not known to this server", file.Version))
 	}
-	box, err := adminKeyBox(master)
+	box, err := NewBox(master, adminKeyPurpose)
 	if err != nil {
 		return AccessKey{}, err
 	}
-	if len(file.Sealed) < box.NonceSize() {
-		return damaged("the sealed secret is cut short")
-	}
-	nonce, sealed := file.Sealed[:box.NonceSize()], file.Sealed[box.NonceSize():]
-	secret, err := box.Open(nil, nonce, sealed, file.bound())
+	secret, err := box.Open(file.Sealed, file.bound())
 	if err != nil {
-		return damaged("the secret does not open: the file was changed, or the master key is not the one that sealed it")
+		return damaged(err.Error())
 	}
 	if !accessKeyID.MatchString(file.ID) || !accountID.MatchString(file.AccountID) {
 		return damaged("the access key ID or account is malformed")
@@ -148,18 +140,6 @@ func LoadAdminKey(path string, master []byte) (AccessKey, error) {
 }
 
 // bound is what the sealed secret vouches for.
-func (f adminKeyFile) bound() []byte {
-	return fmt.Appendf(nil, "%d\n%s\n%s\n%s", f.Version, f.ID, f.AccountID, f.Region)
-}
-
-func adminKeyBox(master []byte) (cipher.AEAD, error) {
-	key, err := DeriveKey(master, adminKeyPurpose)
-	if err != nil {
-		return nil, err
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, fmt.Errorf("admin access key: %w", err)
-	}
-	return cipher.NewGCM(block)
+func (f adminKeyFile) bound() string {
+	return fmt.Sprintf("%d\n%s\n%s\n%s", f.Version, f.ID, f.AccountID, f.Region)
 }

@@ -22,6 +22,8 @@ const (
 	CodeUnrecognizedClient = "UnrecognizedClientException"         // 403: unknown access key
 	CodeInvalidSignature   = "InvalidSignatureException"           // 403: wrong secret, scope or content
 	CodeExpired            = "RequestExpired"                      // 400: the clocks differ too much
+	CodeExpiredToken       = "ExpiredTokenException"               // 403: temporary credentials are over
+	CodeReplayed           = "InvalidSignatureException"           // 403: the same request came before
 )
 
 func refuseAnonymous() *AuthError {
@@ -38,6 +40,10 @@ func refuseKey(hint string) *AuthError {
 
 func refuseSignature(format string, args ...any) *AuthError {
 	return &AuthError{CodeInvalidSignature, http.StatusForbidden, fmt.Sprintf(format, args...)}
+}
+
+func refuseReplay() *AuthError {
+	return &AuthError{CodeReplayed, http.StatusForbidden, "This signed request was received before. A signature is good for one change: sign the request anew to make another."}
 }
 
 func refuseTime(format string, args ...any) *AuthError {

@@ -11,9 +11,9 @@ import (
 // canonicalRequest builds the text whose hash is signed: method, path, query,
 // the signed headers and the hash of the body, each in the one form that both
 // ends can compute.
-func canonicalRequest(r *http.Request, signedHeaders []string, payloadHash string) (string, error) {
+func canonicalRequest(r *http.Request, signedHeaders []string, presigned bool, payloadHash string) (string, error) {
 	rawPath, rawQuery := rawTarget(r)
-	query, err := canonicalQuery(rawQuery)
+	query, err := canonicalQuery(rawQuery, presigned)
 	if err != nil {
 		return "", err
 	}
@@ -54,8 +54,9 @@ func canonicalPath(path string) string {
 
 // canonicalQuery decodes each parameter, encodes it in the strict form and sorts
 // by encoded name, then value. A plus sign means a space, as it does to the
-// handler that reads the parameter.
-func canonicalQuery(query string) (string, error) {
+// handler that reads the parameter. A presigned URL carries its signature among the
+// parameters, of which it cannot be a part.
+func canonicalQuery(query string, presigned bool) (string, error) {
 	type parameter struct{ name, value string }
 	var params []parameter
 	for part := range strings.SplitSeq(query, "&") {
@@ -67,6 +68,9 @@ func canonicalQuery(query string) (string, error) {
 		value, valueErr := url.QueryUnescape(rawValue)
 		if nameErr != nil || valueErr != nil {
 			return "", refuseForm("The query string has a broken percent-encoding: '%s'.", part)
+		}
+		if presigned && name == "X-Amz-Signature" {
+			continue
 		}
 		params = append(params, parameter{encode(name), encode(value)})
 	}

@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// MaxSkew is how far the clocks of a client and the server may differ.
-const MaxSkew = 15 * time.Minute
+// MaxSkew is how far the clocks of a client and the server may differ, as AWS
+// documents it.
+const MaxSkew = 5 * time.Minute
 
 const (
 	signingAlgorithm  = "AWS4-HMAC-SHA256"
@@ -32,8 +33,9 @@ type KeySource interface {
 	AccessKey(ctx context.Context, id string) (AccessKey, error)
 }
 
-// Verifier checks AWS Signature Version 4 in the Authorization header. It is
-// safe for concurrent use.
+// Verifier checks AWS Signature Version 4, in the Authorization header or in the
+// query of a presigned URL. It is safe for concurrent use; its fields must not
+// change once it is used.
 //
 // The canonical request is rebuilt from what the server received, never from
 // what the client claims: the body's hash is computed, so UNSIGNED-PAYLOAD and
@@ -41,45 +43,87 @@ type KeySource interface {
 type Verifier struct {
 	Service string // the signing name, as in "drs"
 	Region  string // requests must be signed for this one
-	Keys    KeySource
-	Now     func() time.Time // nil: the system's clock
+	// Global also accepts the region us-east-1, for which the clients of global
+	// services sign.
+	Global bool
+	Keys   KeySource
+	// Sessions opens the tokens of temporary credentials; nil: there are none.
+	Sessions *Sessions
+	// Once tells which requests are accepted a single time; nil: none. Reading
+	// again what was read is no replay worth refusing, and clients that sign by the
+	// second do it rightly.
+	Once func(r *http.Request, body []byte) bool
+	Now  func() time.Time // nil: the system's clock
+
+	seen replayMemory
 }
 
 // Verify answers the access key that signed the request whose whole body is
 // given, or *AuthError. Other errors mean that Keys could not look.
 func (v *Verifier) Verify(ctx context.Context, r *http.Request, body []byte) (AccessKey, error) {
-	auth, err := parseAuthorization(r)
+	auth, err := parseSignature(r)
 	if err != nil {
 		return AccessKey{}, err
 	}
-	signed, err := signingTime(r)
+	if err := v.checkScope(auth, auth.at); err != nil {
+		return AccessKey{}, err
+	}
+	now := v.now()
+	if err := checkClock(auth, now); err != nil {
+		return AccessKey{}, err
+	}
+	key, err := v.key(ctx, auth)
 	if err != nil {
 		return AccessKey{}, err
 	}
-	if err := v.checkScope(auth, signed); err != nil {
+	canonical, err := canonicalRequest(r, auth.signedHeaders, auth.presigned, hexSHA256(body))
+	if err != nil {
 		return AccessKey{}, err
 	}
-	if err := v.checkClock(signed); err != nil {
-		return AccessKey{}, err
+	want := signature(key.Secret, auth, auth.at, canonical)
+	if !hmac.Equal([]byte(want), []byte(auth.signature)) {
+		return AccessKey{}, mismatch(r, body)
 	}
-	if r.Header.Get("X-Amz-Security-Token") != "" {
-		return AccessKey{}, refuseKey("this server issues no session tokens; unset AWS_SESSION_TOKEN")
+	if v.Once != nil && v.Once(r, body) {
+		if auth.presigned {
+			return AccessKey{}, refuseForm("Presigned URLs are for reading only: sign a change in its Authorization header.")
+		}
+		if v.seen.first(want, now, 2*MaxSkew) {
+			return key, nil
+		}
+		return AccessKey{}, refuseReplay()
+	}
+	return key, nil
+}
+
+func (v *Verifier) now() time.Time {
+	if v.Now != nil {
+		return v.Now().UTC()
+	}
+	return time.Now().UTC()
+}
+
+// key finds the secret to check with: that of the session, or of the access key.
+func (v *Verifier) key(ctx context.Context, auth authorization) (AccessKey, error) {
+	if auth.token != "" {
+		if v.Sessions == nil {
+			return AccessKey{}, refuseKey("this server issues no session tokens; unset AWS_SESSION_TOKEN")
+		}
+		key, err := v.Sessions.Open(auth.token)
+		if err == nil && key.ID != auth.keyID {
+			err = refuseKey("the session token belongs to another access key")
+		}
+		return key, err
+	}
+	if strings.HasPrefix(auth.keyID, "ASIA") {
+		return AccessKey{}, refuseKey("temporary credentials need their session token; set AWS_SESSION_TOKEN")
 	}
 	key, err := v.Keys.AccessKey(ctx, auth.keyID)
 	if errors.Is(err, ErrUnknownKey) {
-		return AccessKey{}, refuseKey("no access key has this ID; `lifeboat env` prints the right one")
+		return AccessKey{}, refuseKey("no active access key has this ID; `lifeboat env` prints the right one")
 	}
 	if err != nil {
 		return AccessKey{}, fmt.Errorf("look up access key %s: %w", auth.keyID, err)
-	}
-
-	canonical, err := canonicalRequest(r, auth.signedHeaders, hexSHA256(body))
-	if err != nil {
-		return AccessKey{}, err
-	}
-	want := signature(key.Secret, auth, signed, canonical)
-	if !hmac.Equal([]byte(want), []byte(auth.signature)) {
-		return AccessKey{}, mismatch(r, body)
 	}
 	return key, nil
 }
@@ -91,7 +135,7 @@ func (v *Verifier) checkScope(auth authorization, signed time.Time) error {
 		return refuseSignature("Credential should be scoped with a valid terminator: '%s', not '%s'.", signingTerminator, auth.terminator)
 	case auth.service != v.Service:
 		return refuseSignature("Credential should be scoped to correct service: '%s'.", v.Service)
-	case auth.region != v.Region:
+	case auth.region != v.Region && !(v.Global && auth.region == "us-east-1"):
 		return refuseSignature("Credential should be scoped to a valid region: '%s', not '%s'. Set AWS_REGION to it.", v.Region, auth.region)
 	case auth.date != date:
 		return refuseSignature("Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '%s' != '%s', from '%s'.",
@@ -100,14 +144,13 @@ func (v *Verifier) checkScope(auth authorization, signed time.Time) error {
 	return nil
 }
 
-func (v *Verifier) checkClock(signed time.Time) error {
-	now := time.Now
-	if v.Now != nil {
-		now = v.Now
-	}
-	at, minutes := now().UTC(), int(MaxSkew.Minutes())
-	switch earliest, latest := at.Add(-MaxSkew), at.Add(MaxSkew); {
-	case signed.Before(earliest):
+func checkClock(auth authorization, at time.Time) error {
+	minutes := int(MaxSkew.Minutes())
+	earliest, latest := at.Add(-MaxSkew), at.Add(MaxSkew)
+	switch signed := auth.at; {
+	case auth.presigned && !at.Before(signed.Add(auth.expires)):
+		return refuseTime("The presigned URL has expired: it was good for %s from %s on.", auth.expires, signed.Format(amzDateForm))
+	case !auth.presigned && signed.Before(earliest):
 		return refuseTime("Signature expired: %s is now earlier than %s (%s - %d min.)",
 			signed.Format(amzDateForm), earliest.Format(amzDateForm), at.Format(amzDateForm), minutes)
 	case signed.After(latest):
@@ -139,81 +182,6 @@ func hmacSHA256(key []byte, text string) []byte {
 func hexSHA256(data []byte) string {
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
-}
-
-// authorization is a parsed Authorization header.
-type authorization struct {
-	keyID, date, region, service, terminator string // the credential
-	signedHeaders                            []string
-	signature                                string
-}
-
-func parseAuthorization(r *http.Request) (authorization, error) {
-	values := r.Header.Values("Authorization")
-	if len(values) == 0 {
-		if query := r.URL.Query(); query.Has("X-Amz-Signature") || query.Has("X-Amz-Algorithm") {
-			return authorization{}, refuseForm("Presigned URLs are not accepted here: sign the request in its Authorization header.")
-		}
-		return authorization{}, refuseAnonymous()
-	}
-	if len(values) > 1 {
-		return authorization{}, refuseForm("The request has %d Authorization headers, want one.", len(values))
-	}
-	algorithm, params, _ := strings.Cut(strings.TrimSpace(values[0]), " ")
-	if algorithm != signingAlgorithm {
-		return authorization{}, refuseForm("Unsupported AWS 'algorithm': '%s'. Use %s.", algorithm, signingAlgorithm)
-	}
-	var auth authorization
-	var credential string
-	seen := map[string]bool{}
-	for part := range strings.SplitSeq(params, ",") {
-		name, value, ok := strings.Cut(strings.TrimSpace(part), "=")
-		if !ok {
-			return authorization{}, refuseForm("'%s' not a valid key=value pair (missing equal-sign) in Authorization header.", strings.TrimSpace(part))
-		}
-		if seen[name] {
-			return authorization{}, refuseForm("Authorization header has '%s' twice.", name)
-		}
-		seen[name] = true
-		switch name {
-		case "Credential":
-			credential = value
-		case "SignedHeaders":
-			auth.signedHeaders = strings.Split(value, ";")
-		case "Signature":
-			auth.signature = value
-		}
-	}
-	for _, name := range []string{"Credential", "Signature", "SignedHeaders"} {
-		if !seen[name] {
-			return authorization{}, refuseForm("Authorization header requires '%s' parameter.", name)
-		}
-	}
-	scope := strings.Split(credential, "/")
-	if len(scope) != 5 {
-		return authorization{}, refuseForm("Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term.")
-	}
-	auth.keyID, auth.date, auth.region, auth.service, auth.terminator = scope[0], scope[1], scope[2], scope[3], scope[4]
-	return auth, nil
-}
-
-// signingTime is the moment that the client claims to have signed at. The value
-// goes into the signature, so it cannot be changed on the way.
-func signingTime(r *http.Request) (time.Time, error) {
-	name, forms := "X-Amz-Date", []string{amzDateForm}
-	if r.Header.Get(name) == "" {
-		name, forms = "Date", []string{amzDateForm, time.RFC3339, http.TimeFormat}
-	}
-	values := r.Header.Values(name)
-	if len(values) != 1 {
-		return time.Time{}, refuseForm("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.")
-	}
-	for _, form := range forms {
-		if at, err := time.Parse(form, values[0]); err == nil {
-			return at.UTC(), nil
-		}
-	}
-	return time.Time{}, refuseForm("Date must be in ISO-8601 'basic format'. Got '%s'. See http://en.wikipedia.org/wiki/ISO_8601", values[0])
 }
 
 // mismatch says what is most likely wrong with a signature that does not match.
