@@ -41,33 +41,38 @@ type Ask struct {
 // for a principal that is gone. Other errors mean that the policies could not be
 // looked up.
 func (g *Guard) Authorize(ctx context.Context, p Principal, asks ...Ask) error {
-	if p.Kind == Root {
-		return nil
-	}
 	rules, err := g.rulesOf(ctx, p)
 	if err != nil {
 		return err
 	}
 	for _, ask := range asks {
-		r := policy.Request{Action: ask.Action, Resource: ask.Resource, Context: ask.Context}
-		if refusal := rules.judge(p, ask, func(d *policy.Document) policy.Decision { return d.Evaluate(r) }); refusal != nil {
+		if _, refusal := rules.evaluate(p, ask); refusal != nil {
 			return refusal
 		}
 	}
 	return nil
 }
 
+// Decide is Authorize of one thing for those who go on although no policy allows
+// it. The error is that of Authorize; the decision is ExplicitDeny where anything
+// else than a missing allow is in the way.
+func (g *Guard) Decide(ctx context.Context, p Principal, ask Ask) (policy.Decision, error) {
+	rules, err := g.rulesOf(ctx, p)
+	if err != nil {
+		return policy.ExplicitDeny, err
+	}
+	return rules.evaluate(p, ask)
+}
+
 // MayAtAll is Authorize for a request that names no resource that could be looked
 // at: the action must be allowed on something.
 func (g *Guard) MayAtAll(ctx context.Context, p Principal, action string) error {
-	if p.Kind == Root {
-		return nil
-	}
 	rules, err := g.rulesOf(ctx, p)
 	if err != nil {
 		return err
 	}
-	return rules.judge(p, Ask{Action: action, Resource: "*"}, func(d *policy.Document) policy.Decision { return d.Mentions(action) })
+	_, err = rules.judge(p, Ask{Action: action, Resource: "*"}, func(d *policy.Document) policy.Decision { return d.Mentions(action) })
+	return err
 }
 
 // rules are the policies of a principal; session limits them where it is set.
@@ -77,7 +82,11 @@ type rules struct {
 }
 
 func (g *Guard) rulesOf(ctx context.Context, p Principal) (r rules, err error) {
-	r.own, err = g.Policies.PoliciesOf(ctx, p)
+	if p.Kind == Root {
+		r.own = []NamedPolicy{{ARN: p.ARN(), Document: everything}}
+	} else {
+		r.own, err = g.Policies.PoliciesOf(ctx, p)
+	}
 	if errors.Is(err, ErrUnknownPrincipal) {
 		return r, refuseKey("its user or role was deleted")
 	}
@@ -92,30 +101,43 @@ func (g *Guard) rulesOf(ctx context.Context, p Principal) (r rules, err error) {
 	return r, nil
 }
 
-func (r rules) judge(p Principal, ask Ask, evaluate func(*policy.Document) policy.Decision) error {
+// everything is what root may do.
+var everything = func() *policy.Document {
+	d, err := policy.Parse(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`)
+	if err != nil {
+		panic(err)
+	}
+	return d
+}()
+
+func (r rules) evaluate(p Principal, ask Ask) (policy.Decision, error) {
+	request := policy.Request{Action: ask.Action, Resource: ask.Resource, Context: ask.Context}
+	return r.judge(p, ask, func(d *policy.Document) policy.Decision { return d.Evaluate(request) })
+}
+
+func (r rules) judge(p Principal, ask Ask, evaluate func(*policy.Document) policy.Decision) (policy.Decision, error) {
 	const kind = "identity-based policy"
 	allowed := false
 	for _, named := range r.own {
 		switch evaluate(named.Document) {
 		case policy.ExplicitDeny:
-			return denied(p, ask, "with an explicit deny in an "+kind+": "+named.ARN)
+			return policy.ExplicitDeny, denied(p, ask, "with an explicit deny in an "+kind+": "+named.ARN)
 		case policy.Allowed:
 			allowed = true
 		}
 	}
+	if r.session != nil {
+		switch evaluate(r.session) {
+		case policy.ExplicitDeny:
+			return policy.ExplicitDeny, denied(p, ask, "with an explicit deny in a session policy")
+		case policy.NoStatement:
+			return policy.ExplicitDeny, denied(p, ask, "because no session policy allows the "+ask.Action+" action")
+		}
+	}
 	if !allowed {
-		return denied(p, ask, "because no "+kind+" allows the "+ask.Action+" action")
+		return policy.NoStatement, denied(p, ask, "because no "+kind+" allows the "+ask.Action+" action")
 	}
-	if r.session == nil {
-		return nil
-	}
-	switch evaluate(r.session) {
-	case policy.ExplicitDeny:
-		return denied(p, ask, "with an explicit deny in a session policy")
-	case policy.NoStatement:
-		return denied(p, ask, "because no session policy allows the "+ask.Action+" action")
-	}
-	return nil
+	return policy.Allowed, nil
 }
 
 // denied is the refusal in the words of AWS, which tools parse.
