@@ -29,7 +29,7 @@ type Error struct {
 	// resource is.
 	ResourceID   string
 	ResourceType ResourceType
-	// Quota is set for KindQuotaExceeded.
+	// Quota is set for KindQuotaExceeded and KindThrottled.
 	Quota QuotaCode
 	// Fields are set for KindValidation.
 	Fields []FieldError

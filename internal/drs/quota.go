@@ -14,6 +14,10 @@ const (
 	QuotaLaunchTemplates    QuotaCode = "L-1F3FAE4D"
 )
 
+// QuotaRequestRate stands in refusals of requests that come too fast. AWS gives
+// these rates no code; the word says what it is.
+const QuotaRequestRate QuotaCode = "RequestRate"
+
 // Quotas are the limits of one account in one region. AWS caps a job at 100
 // servers although the API takes 200; Lifeboat allows what the API takes.
 type Quotas struct {

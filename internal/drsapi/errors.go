@@ -122,7 +122,7 @@ func describe(err error) (status int, body errorBody, retry time.Duration) {
 		body.Code = exception.name
 	}
 	switch domain.Kind {
-	case drs.KindQuotaExceeded:
+	case drs.KindQuotaExceeded, drs.KindThrottled:
 		body.ServiceCode, body.QuotaCode = "drs", string(domain.Quota)
 	case drs.KindValidation:
 		body.Reason = "other"

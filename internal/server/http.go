@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"lifeboat/internal/iamapi"
 	"lifeboat/internal/replication"
 )
 
@@ -21,6 +22,10 @@ func (s *running) handler() http.Handler {
 	ours.Handle("/lifeboat/v1/recovery-instances/", s.instances)
 	ours.Handle("/lifeboat/v1/source-networks/", s.templates)
 	ours.Handle("POST /lifeboat/v1/disk-access", s.diskAccess)
+	ours.Handle("/lifeboat/v1/accounts", s.accountHandler())
+	ours.Handle("/lifeboat/v1/accounts/", s.accountHandler())
+	ours.Handle("GET /lifeboat/v1/audit", s.gate.signed(onNothing("LookupEvents"), s.answering(s.lookupEvents)))
+	ours.Handle("POST /lifeboat/v1/install-tokens", s.gate.signed(onNothing("CreateInstallToken"), s.answering(s.createInstallToken)))
 	ours.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, nil) })
 	ours.HandleFunc("GET /readyz", s.ready)
 	ours.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
@@ -30,6 +35,8 @@ func (s *running) handler() http.Handler {
 		switch path := r.URL.Path; {
 		case strings.HasPrefix(path, "/lifeboat/"), path == "/healthz", path == "/readyz", path == "/metrics":
 			ours.ServeHTTP(w, r)
+		case iamapi.Serves(r):
+			s.iam.ServeHTTP(w, r)
 		default:
 			s.api.ServeHTTP(w, r)
 		}

@@ -25,10 +25,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"lifeboat/internal/audit"
 	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
 	"lifeboat/internal/drsapi"
 	"lifeboat/internal/iam"
+	"lifeboat/internal/iam/directory"
+	"lifeboat/internal/iamapi"
 	"lifeboat/internal/ingest"
 	"lifeboat/internal/protection"
 	"lifeboat/internal/recovery"
@@ -37,6 +40,7 @@ import (
 	"lifeboat/internal/recovery/machine/qemu"
 	"lifeboat/internal/recovery/plan"
 	"lifeboat/internal/server/export"
+	"lifeboat/internal/throttle"
 	"lifeboat/internal/vault"
 	"lifeboat/internal/vault/blob/cached"
 )
@@ -63,6 +67,12 @@ type running struct {
 	instances    http.Handler
 	templates    http.Handler
 	diskAccess   http.Handler
+	limits       limits
+	audit        *audit.Log
+	directory    *directory.Directory
+	throttle     *throttle.Throttle
+	gate         *gate
+	iam          *iamapi.Handler
 	disks        *disks // of recovery points, over the network; nil unless asked for
 	metrics      *prometheus.Registry
 }
@@ -153,6 +163,7 @@ func (s *running) run(ctx context.Context) (err error) {
 	group.Go(func() error { return s.keepOwnership(ctx) })
 	group.Go(func() error { return s.recorder.run(ctx) })
 	group.Go(func() error { return s.scrubber.run(ctx) })
+	group.Go(func() error { return s.audit.Run(ctx) })
 	group.Go(func() error { return s.recovery.Run(ctx) })
 	group.Go(func() error { return s.plans.Run(ctx) })
 	group.Go(func() error { return s.protection.Run(ctx) })
@@ -262,6 +273,9 @@ func (s *running) catalogPoints(ctx context.Context) error {
 
 // wire makes the parts know each other.
 func (s *running) wire(ctx context.Context, certificate tls.Certificate, replication string) (err error) {
+	if err := s.openAccess(); err != nil {
+		return err
+	}
 	tokens, err := s.dir.InstallTokens()
 	if err != nil {
 		return err
@@ -315,7 +329,7 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 		LogKey: func(id drs.RecoveryInstanceID) ([]byte, error) { return s.dir.key("branch log " + string(id)) },
 
 		DrillNetwork: s.DrillNetwork, RecoveryNetwork: s.RecoveryNetwork,
-		Quotas: drs.DefaultQuotas, Log: s.Log.With("wing", "recovery"),
+		Quotas: s.limits.Quotas, Log: s.Log.With("wing", "recovery"),
 		JobEnded: func(drs.JobID) { s.plans.Wake() }, // jobs run only after Run has begun, when plans is set
 	})
 	if err != nil {
@@ -323,26 +337,26 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 	}
 	s.plans = plan.New(s.db, s.recovery, s.Log.With("wing", "plan"), nil)
 
-	verifier := &iam.Verifier{Keys: iam.NewKeyring(s.dir.AdminKey), Region: s.dir.Settings.Region, Service: "drs"}
 	pages, err := s.dir.key("pagination")
 	if err != nil {
 		return err
 	}
 	s.api, err = drsapi.New(drsapi.Config{
-		DB: s.db, Recovery: s.recovery, Protection: s.protection, Plans: s.plans, Networks: s.recovery, Verifier: verifier, PageKey: pages, Log: s.Log.With("wing", "api"),
+		DB: s.db, Recovery: s.recovery, Protection: s.protection, Plans: s.plans, Networks: s.recovery, Verifier: s.gate.verifier, PageKey: pages, Log: s.Log.With("wing", "api"),
 		InstanceType: func(p drs.SourceProperties) string { return convert.InstanceType(p.Cores(), p.RAMBytes) },
+		Access:       s.gate.guard, Throttle: throttled(s.throttle), Record: s.recordDRS,
 	})
 	if err != nil {
 		return err
 	}
-	s.export = signed(verifier, s.Log, export.Handler(export.FromVault(s.vault), s.db, caller, s.Log.With("wing", "export")))
-	s.templates = signed(verifier, s.Log, templateHandler(s.db, s.Log.With("wing", "api")))
-	s.instances = signed(verifier, s.Log, instanceHandler(s.recovery, s.Log.With("wing", "api")))
+	s.export = s.gate.signed(onServer("ExportDisk"), export.Handler(export.FromVault(s.vault), s.db, caller, s.Log.With("wing", "export")))
+	s.templates = s.gate.signed(onNetwork("GetSourceNetworkTemplate"), templateHandler(s.db, s.Log.With("wing", "api")))
+	s.instances = s.gate.signed(onInstance, instanceHandler(s.recovery, s.Log.With("wing", "api")))
 	access := &diskAccess{authority: s.dir.Authority, log: s.Log.With("wing", "api")}
 	if s.disks != nil {
 		access.listener = s.disks.listener
 	}
-	s.diskAccess = signed(verifier, s.Log, access)
+	s.diskAccess = s.gate.signed(anyServer("ExportDisk"), access)
 	s.metrics = newMetrics(s.db, s.Log)
 	s.scrubber = newScrubber(s.dir, s.ScrubDays, func(ctx context.Context, opt vault.VerifyOptions) (vault.VerifyReport, error) {
 		return vault.Verify(ctx, s.store, s.dir.keys, vault.Options{CacheBytes: 1 << 20}, opt)

@@ -53,6 +53,8 @@ var rules = []rule{
 		"the directory keeps identities in the tables and decides nothing about requests"},
 	{"internal/iamapi", []string{"internal/drs", "internal/iam"},
 		"the IAM and STS protocols are another face of the directory"},
+	{"internal/throttle", nil,
+		"rates are numbers; whose they are is said by who asks"},
 	{"internal/audit", []string{"internal/durable"},
 		"the audit log keeps what it is told and asks nobody"},
 	{"internal/events", []string{"internal/drs", "internal/db", "internal/iam"},
