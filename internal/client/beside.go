@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/google/uuid"
 )
 
 // errNothingThere is the answer to a Range that begins at the present end.
@@ -61,6 +62,9 @@ func (c *Client) sign(ctx context.Context, r *http.Request, body []byte) error {
 	if err != nil {
 		return fmt.Errorf("no access key is set: %w. %s", err, getEnvironment)
 	}
+	// A server takes each signature for one change: two of the same second differ by
+	// this, as those of the SDK do.
+	r.Header.Set("Amz-Sdk-Invocation-Id", uuid.NewString())
 	hash := sha256.Sum256(body)
 	return v4.NewSigner().SignHTTP(ctx, keys, r, hex.EncodeToString(hash[:]), "drs", o.Region, c.now())
 }
