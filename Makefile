@@ -13,6 +13,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 LINTER   := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 10s
 RUN      ?= .
+COUNT    ?= 20
 ROWS     ?=
 
 .PHONY: help
@@ -54,6 +55,10 @@ lint: setup-build ## golangci-lint, pinned, built by Go (slow the first time)
 .PHONY: fuzz
 fuzz: setup-build ## every fuzz test for FUZZTIME each (10s)
 	@scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: soak
+soak: setup-test ## trackers and guests again and again (COUNT=times, 20)
+	@$(GO) test -timeout 4h -count $(COUNT) ./internal/source/... ./test/guest
 
 .PHONY: generate
 generate: setup-generate ## the kernel programs, after a change of their source

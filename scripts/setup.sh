@@ -32,6 +32,8 @@ fio                                   fio            fio              fio       
 zstd                                  zstd           zstd             zstd         zstd
 losetup                               mount          util-linux       util-linux   losetup
 mkfs.xfs                              xfsprogs       xfsprogs         xfsprogs     xfsprogs
+dmsetup                               dmsetup        device-mapper    device-mapper device-mapper
+sfdisk                                fdisk          util-linux       util-linux   sfdisk
 gcc                                   gcc            gcc              gcc          gcc
 /usr/include/stdlib.h                 libc6-dev      glibc-devel      glibc        musl-dev
 '

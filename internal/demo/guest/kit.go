@@ -41,14 +41,18 @@ func (k kit) filesInOrder() []string {
 	return files
 }
 
-// openKit returns the cached kit, fetching its packages the first time.
-func openKit(ctx context.Context) (kit, error) {
+// openKit returns the cached kit of Build's machines, fetching its packages the
+// first time.
+func openKit(ctx context.Context) (kit, error) { return openNamedKit(ctx, kitVersion, wantedModules) }
+
+// openNamedKit returns a kit with the modules wanted, by the name it has in the cache.
+func openNamedKit(ctx context.Context, name string, modules []string) (kit, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return kit{}, fmt.Errorf("find a cache directory: %w; set HOME or XDG_CACHE_HOME", err)
 	}
 	parent := filepath.Join(cache, "lifeboat", "guest")
-	dir := filepath.Join(parent, kitVersion)
+	dir := filepath.Join(parent, name)
 	if k, err := loadKit(dir); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return k, err
 	}
@@ -60,8 +64,8 @@ func openKit(ctx context.Context) (kit, error) {
 		return kit{}, err
 	}
 	defer os.RemoveAll(work)
-	made := filepath.Join(work, kitVersion)
-	if err := makeKit(ctx, work, made); err != nil {
+	made := filepath.Join(work, name)
+	if err := makeKit(ctx, work, made, modules); err != nil {
 		return kit{}, err
 	}
 	// Another process may have been faster; then its kit is as good as ours.
@@ -102,7 +106,7 @@ func (k kit) digest() (string, error) {
 }
 
 // makeKit fetches and unpacks packages below work and writes a kit to dir.
-func makeKit(ctx context.Context, work, dir string) error {
+func makeKit(ctx context.Context, work, dir string, modules []string) error {
 	if runtime.GOARCH != "amd64" {
 		return fmt.Errorf("guests are x86-64 machines made of the host's own packages, and this host is %s", runtime.GOARCH)
 	}
@@ -136,7 +140,7 @@ func makeKit(ctx context.Context, work, dir string) error {
 	}
 	k.Applets = strings.Fields(string(applets))
 
-	k.Modules, err = collectModules(tree, filepath.Join(dir, "modules"))
+	k.Modules, err = collectModules(tree, filepath.Join(dir, "modules"), modules)
 	if err != nil {
 		return err
 	}

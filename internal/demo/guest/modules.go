@@ -22,7 +22,7 @@ var wantedModules = []string{
 
 // collectModules writes the wanted modules found below tree, and those they
 // depend on, uncompressed to dir. It returns their file names in loading order.
-func collectModules(tree, dir string) ([]string, error) {
+func collectModules(tree, dir string, wanted []string) ([]string, error) {
 	files := map[string]string{} // by module name
 	err := filepath.WalkDir(tree, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -62,7 +62,7 @@ func collectModules(tree, dir string) ([]string, error) {
 		order = append(order, name+".ko")
 		return os.WriteFile(filepath.Join(dir, name+".ko"), image, 0o644)
 	}
-	for _, name := range wantedModules {
+	for _, name := range wanted {
 		if err := collect(name); err != nil {
 			return nil, err
 		}
