@@ -35,6 +35,9 @@ func (d document[T]) Value() (driver.Value, error) {
 func (d *document[T]) Scan(src any) error {
 	switch text := src.(type) {
 	case string:
+		if text == "null" { // most of those that may be absent
+			return nil
+		}
 		return json.Unmarshal([]byte(text), &d.V)
 	case []byte:
 		return json.Unmarshal(text, &d.V)

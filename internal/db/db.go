@@ -23,6 +23,8 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/sqlitedialect"
 	_ "modernc.org/sqlite" // the driver, in pure Go
+
+	"lifeboat/internal/drs"
 )
 
 //go:embed migrations/*.sql
@@ -32,6 +34,11 @@ var migrations embed.FS
 type DB struct {
 	write *bun.DB
 	read  *bun.DB
+
+	// Of listings, see serverlist.go.
+	properties  memo[drs.SourceProperties]
+	replication memo[drs.DataReplicationInfo]
+	tags        memo[drs.Tags]
 }
 
 // ErrAbsent is returned where one row was asked for and there is none.

@@ -168,44 +168,6 @@ func sourceServer(ctx context.Context, db bun.IDB, account drs.Account, id drs.S
 	return servers[0], nil
 }
 
-// SourceServerFilter narrows a listing; empty members do not.
-type SourceServerFilter struct {
-	IDs        []drs.SourceServerID
-	HardwareID string
-	// StagingAccounts selects the servers that are extended from them.
-	StagingAccounts []string
-}
-
-// SourceServers lists the servers of an account, oldest first, and the cursor
-// of the next page.
-func (d *DB) SourceServers(ctx context.Context, account drs.Account, f SourceServerFilter, page Page) ([]drs.SourceServer, string, error) {
-	var rows []serverRow
-	q := d.read.NewSelect().Model(&rows).Where("account = ? AND region = ?", account.ID, account.Region)
-	if len(f.IDs) > 0 {
-		q = q.Where("id IN (?)", bun.List(f.IDs))
-	}
-	if len(f.StagingAccounts) > 0 {
-		q = q.Where("staging_account IN (?)", bun.List(f.StagingAccounts))
-	}
-	if f.HardwareID != "" {
-		// The API means a MAC address or a machine's UUID by it.
-		q = q.Where(`(hardware_id = ?0
-			OR lower(json_extract(properties, '$.vmwareUuid')) = lower(?0)
-			OR EXISTS (SELECT 1 FROM json_each(properties, '$.networkInterfaces')
-				WHERE lower(json_extract(value, '$.mac')) = lower(?0)))`, f.HardwareID)
-	}
-	q, err := page.by(q, "added", "id", false)
-	if err != nil {
-		return nil, "", err
-	}
-	if err := q.Scan(ctx); err != nil {
-		return nil, "", fmt.Errorf("list source servers: %w", err)
-	}
-	rows, next := cut(page, rows, func(r serverRow) cursor { return cursor{int64(r.Added), r.ID} })
-	servers, err := resources(ctx, d.read, rows)
-	return servers, next, err
-}
-
 // AllServers lists every server of every account that is replicated to it; those
 // that are extended are not.
 func (d *DB) AllServers(ctx context.Context) ([]drs.SourceServer, error) {

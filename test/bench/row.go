@@ -30,6 +30,7 @@ var rows = []row{
 	{"launch", "StartRecovery to the first instruction, 1 GiB and 1 TiB", []string{"qemu-img"}, launchRow},
 	{"boot", "boot from the vault after one drill", []string{"qemu-system-x86_64"}, bootRow},
 	{"fleet", "200 servers in one job, machines faked", nil, fleetRow},
+	{"history", "4,000 source servers and 100,000 jobs: listings, StartRecovery, memory", nil, historyRow},
 	{"idle", "memory with 300 idle source servers", nil, idleRow},
 }
 

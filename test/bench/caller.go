@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	awsdrs "github.com/aws/aws-sdk-go-v2/service/drs"
+
+	"lifeboat/internal/demo/rig"
+	"lifeboat/internal/drs"
+)
+
+// caller sends signed requests and reads replies to their end without looking into
+// them, which an SDK would, at more cost than the server's.
+type caller struct {
+	endpoint string
+	region   string
+	keys     aws.Credentials
+	client   *http.Client
+}
+
+func (s *site) caller(ctx context.Context) (*caller, error) {
+	options := s.server.Options()
+	keys, err := options.Credentials.Retrieve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &caller{s.server.Endpoint, options.Region, keys, s.server.HTTP}, nil
+}
+
+// accountOf is the account that the site's key belongs to: any ARN tells it.
+func (s *site) accountOf(ctx context.Context) (drs.Account, error) {
+	n, err := s.server.CreateSourceNetwork(ctx, &awsdrs.CreateSourceNetworkInput{
+		VpcID: aws.String("vpc-0123456789abcdef0"), OriginAccountID: aws.String("111122223333"), OriginRegion: aws.String("us-east-1"),
+	})
+	if err != nil {
+		return drs.Account{}, err
+	}
+	list, err := s.server.DescribeSourceNetworks(ctx, &awsdrs.DescribeSourceNetworksInput{})
+	if err != nil {
+		return drs.Account{}, err
+	}
+	resource, err := drs.ParseARN(aws.ToString(list.Items[0].Arn))
+	if err != nil {
+		return drs.Account{}, err
+	}
+	_, err = s.server.DeleteSourceNetwork(ctx, &awsdrs.DeleteSourceNetworkInput{SourceNetworkID: n.SourceNetworkID})
+	return resource.Account, err
+}
+
+// time sends one request and tells after how many milliseconds the reply was there.
+func (c *caller) time(ctx context.Context, path, body string) (float64, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.endpoint+path, strings.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	sum := sha256.Sum256([]byte(body))
+	if err := v4.NewSigner().SignHTTP(ctx, c.keys, r, hex.EncodeToString(sum[:]), "drs", c.region, time.Now()); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	reply, err := c.client.Do(r)
+	if err != nil {
+		return 0, err
+	}
+	defer reply.Body.Close()
+	var start strings.Builder
+	if _, err := io.CopyN(&start, reply.Body, 300); err != nil && reply.StatusCode >= 300 {
+		return 0, fmt.Errorf("%s %s", reply.Status, start.String())
+	}
+	if reply.StatusCode >= 300 {
+		return 0, fmt.Errorf("%s %s", reply.Status, start.String())
+	}
+	_, err = io.Copy(io.Discard, reply.Body)
+	return 1000 * time.Since(began).Seconds(), err
+}
+
+// pace sends requests at a steady rate, whether or not earlier ones are answered,
+// and returns what each took, in milliseconds.
+func (c *caller) pace(ctx context.Context, perSecond int, span time.Duration, path, body string) ([]float64, error) {
+	for range 20 { // connections and caches
+		if _, err := c.time(ctx, path, body); err != nil {
+			return nil, err
+		}
+	}
+	var (
+		mu     sync.Mutex
+		took   []float64
+		broken error
+		asks   sync.WaitGroup
+	)
+	began, gap := time.Now(), time.Second/time.Duration(perSecond)
+	for n := range int(span / gap) {
+		if err := rig.Pause(ctx, time.Until(began.Add(time.Duration(n)*gap))); err != nil {
+			asks.Wait()
+			return nil, err
+		}
+		asks.Go(func() {
+			t, err := c.time(ctx, path, body)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				broken = err
+			}
+			took = append(took, t)
+		})
+	}
+	asks.Wait()
+	return took, broken
+}
