@@ -166,7 +166,7 @@ func install(t *testing.T) *installation {
 	return installAt(t, filepath.Join(t.TempDir(), "data"))
 }
 
-func installAt(t *testing.T, dir string) *installation {
+func installAt(t *testing.T, dir string, more ...string) *installation {
 	t.Helper()
 	in := &installation{dir: dir, rig: rig.Rig{Binary: binary, Dir: filepath.Dir(dir)}}
 	// A failed test may leave machines: they outlive their server by design.
@@ -175,7 +175,7 @@ func installAt(t *testing.T, dir string) *installation {
 			t.Error(err)
 		}
 	})
-	in.startServer(t, "--listen", "127.0.0.1:0", "--replication-listen", "127.0.0.1:0")
+	in.startServer(t, append([]string{"--listen", "127.0.0.1:0", "--replication-listen", "127.0.0.1:0"}, more...)...)
 	if _, err := in.drs.InitializeService(t.Context(), &drs.InitializeServiceInput{}); err != nil {
 		t.Fatal(err)
 	}
