@@ -12,6 +12,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsdrs "github.com/aws/aws-sdk-go-v2/service/drs"
+	"github.com/aws/aws-sdk-go-v2/service/drs/types"
+
 	"lifeboat/internal/demo/rig"
 )
 
@@ -21,8 +25,8 @@ const (
 	blockStart = guestSize // where the data begins
 )
 
-// blockSite is a site with a recovery instance whose machine is off: its disk is
-// served as an NBD export and nobody else uses it.
+// blockSite is a site with a recovery instance that was launched with its machine
+// off: its disk is served as an NBD export and nobody else uses it.
 type blockSite struct {
 	*site
 	image string
@@ -47,20 +51,23 @@ func (b *bench) newBlockSite(ctx context.Context, dir string) (_ *blockSite, err
 	if err != nil {
 		return nil, err
 	}
+	if _, err := s.server.UpdateLaunchConfiguration(ctx, &awsdrs.UpdateLaunchConfigurationInput{
+		SourceServerID: &id, LaunchDisposition: types.LaunchDispositionStopped,
+	}); err != nil {
+		return nil, err
+	}
 	if _, err := launch(ctx, s.server, id); err != nil {
 		return nil, err
 	}
-	machines, err := s.Machines()
+	out, err := s.server.DescribeRecoveryInstances(ctx, &awsdrs.DescribeRecoveryInstancesInput{})
 	if err != nil {
 		return nil, err
 	}
-	for instance, pid := range machines {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			return nil, fmt.Errorf("power the machine of %s off: %w", instance, err)
-		}
-		return &blockSite{s, image, "nbd+unix:///" + instance + "/0?socket=" + filepath.Join(s.Data(), "disks.sock")}, nil
+	if len(out.Items) != 1 {
+		return nil, fmt.Errorf("%d recovery instances after a drill of one server", len(out.Items))
 	}
-	return nil, errors.New("the drill launched no machine")
+	instance := aws.ToString(out.Items[0].RecoveryInstanceID)
+	return &blockSite{s, image, "nbd+unix:///" + instance + "/0?socket=" + filepath.Join(s.Data(), "disks.sock")}, nil
 }
 
 // withBlocks runs f with a block site and a place for its peers' files.
