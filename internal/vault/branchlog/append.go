@@ -118,6 +118,11 @@ func (l *Log) roll() error {
 	if err := l.flush(); err != nil {
 		return err
 	}
+	if l.current != nil {
+		if err := l.unpad(l.current); err != nil {
+			return err
+		}
+	}
 	l.append.number++
 	h := fileHeader{id: l.header.id, number: l.append.number, after: l.append.sequence}
 	rand.Read(h.salt[:])
@@ -146,7 +151,11 @@ func (l *Log) appendGroup() error {
 	}
 	f := l.current
 	at := int64(f.end) * BlockSize
-	if _, err := f.f.WriteAt(g.finish(f.key), at); err != nil {
+	b := g.finish(f.key)
+	if err := l.pad(f, at, int64(len(b))); err != nil {
+		return err
+	}
+	if _, err := f.f.WriteAt(b, at); err != nil {
 		if terr := f.f.Truncate(at); terr != nil || !noSpace(err) {
 			l.finish(fmt.Errorf("append to branch log: %w", err))
 		}

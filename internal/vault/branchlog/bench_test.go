@@ -2,6 +2,7 @@ package branchlog_test
 
 import (
 	"math/rand/v2"
+	"path/filepath"
 	"testing"
 
 	"lifeboat/internal/vault/branchlog"
@@ -59,5 +60,23 @@ func benchmark(b *testing.B, writing bool) {
 				}
 			})
 		})
+	}
+}
+
+// BenchmarkFlushedWrite is one small write at a time, each durable.
+func BenchmarkFlushedWrite(b *testing.B) {
+	base := make(testBase, 256<<20)
+	dir := filepath.Join(b.TempDir(), "disk-0") // on a disk, not in memory
+	if err := branchlog.Create(dir, base.Size(), testKey); err != nil {
+		b.Fatal(err)
+	}
+	l := open(b, dir, testKey, base)
+	p := make([]byte, branchlog.BlockSize)
+	rnd := rand.New(rand.NewPCG(1, 1))
+	for b.Loop() {
+		write(b, l, p, rnd.Int64N(1<<16)*branchlog.BlockSize)
+		if err := l.Flush(ctx); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -27,6 +27,8 @@ type logFile struct {
 	after  uint64 // as in its header
 	refs   atomic.Int32
 
+	padded int64 // the file has this many bytes, if more than end; the appender's
+
 	// Guarded by Log.mu.
 	end       uint32 // blocks that hold the header and whole groups
 	last      uint64 // sequence of the last group
