@@ -21,6 +21,8 @@ type serverCommand struct {
 	DB                string        `name:"db" placeholder:"sqlite:FILE" help:"Where the tables are kept; within --data by default. Fixed by the first start."`
 	Machines          string        `default:"qemu" help:"Where recovered machines run: qemu."`
 	Epoch             time.Duration `default:"5s" help:"Spacing of recovery points."`
+	Journal           time.Duration `default:"4h" placeholder:"TIME" help:"Keep every recovery point for so long; after that the server's point-in-time policy says which stay."`
+	LockDays          int           `default:"0" placeholder:"N" help:"Lock a recovery point of each hour for so many days: nothing removes it before. The tag lifeboat:lock-days of a source server overrides it."`
 	ScrubDays         int           `default:"30" placeholder:"N" help:"Verify everything in the vault once in so many days, a share each day; 0: never."`
 	DrillNetwork      string        `default:"isolated" placeholder:"NET" help:"Network of drills: isolated, user (out through this host) or bridge=NAME."`
 	RecoveryNetwork   string        `default:"user" placeholder:"NET" help:"Network of recoveries: isolated, user or bridge=NAME."`
@@ -41,7 +43,7 @@ func (c *serverCommand) Run(ctx context.Context) error {
 	}
 	config := server.Config{
 		Data: c.Data, Listen: c.Listen, ReplicationListen: c.ReplicationListen, NBDListen: c.NBDListen,
-		Vault: c.Vault, DB: c.DB, CacheSize: c.CacheSize.orNone(), Machines: c.Machines, Epoch: c.Epoch, ScrubDays: c.ScrubDays,
+		Vault: c.Vault, DB: c.DB, CacheSize: c.CacheSize.orNone(), Machines: c.Machines, Epoch: c.Epoch, ScrubDays: c.ScrubDays, Journal: c.Journal, LockDays: c.LockDays,
 		DrillNetwork: drill, RecoveryNetwork: recovery,
 		Region: c.Region, Account: c.Account, Version: version,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel})),

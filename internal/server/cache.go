@@ -1,11 +1,13 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"io"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"lifeboat/internal/drs"
 	"lifeboat/internal/vault"
 	"lifeboat/internal/vault/blob/cached"
 	"lifeboat/internal/vault/blob/s3"
@@ -27,7 +29,14 @@ const (
 // vaultOptions says how this server uses the vault in a store: one in a bucket with
 // many requests under way, and by way of a cache.
 func (s *running) vaultOptions(store vaultStore) (vault.Options, error) {
-	opt := vault.Options{Logger: s.Log.With("wing", "vault"), CacheBytes: frameCache}
+	opt := vault.Options{
+		Logger: s.Log.With("wing", "vault"), CacheBytes: frameCache,
+		// A point vanishes from the API first, and is in the vault no more after that: a
+		// crash in between leaves one too many, which the next start lists again.
+		Retire: func(ctx context.Context, _ drs.SourceServerID, points []drs.RecoverySnapshotID) ([]drs.RecoverySnapshotID, error) {
+			return s.db.RetirePoints(ctx, points)
+		},
+	}
 	bucket, ok := store.(*s3.Store)
 	if !ok {
 		return opt, nil

@@ -18,6 +18,16 @@ type catalog struct {
 	*db.DB
 	region string
 	epoch  time.Duration // spacing of recovery points
+	// committed is told of each point; nil: nobody is.
+	committed func(drs.SourceServerID)
+}
+
+// AddPoint implements ingest.Catalog.
+func (c catalog) AddPoint(ctx context.Context, p drs.RecoveryPoint) error {
+	if c.committed != nil {
+		c.committed(p.SourceServer)
+	}
+	return c.DB.AddPoint(ctx, p)
 }
 
 // Admit implements ingest.Catalog.

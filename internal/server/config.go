@@ -36,6 +36,11 @@ type Config struct {
 	RecoveryNetwork machine.Network
 	// Epoch is the spacing of recovery points that agents are asked for.
 	Epoch time.Duration
+	// Journal is for how long every recovery point is kept, before the rules of the
+	// source server's replication configuration apply.
+	Journal time.Duration
+	// LockDays is for how many days a recovery point of each hour is locked; 0: not at all.
+	LockDays int
 	// ScrubDays is in how many days everything in the vault is read and verified once,
 	// a share each day; 0: never.
 	ScrubDays int
@@ -51,6 +56,11 @@ const (
 	DefaultListen      = "127.0.0.1:7443"
 	DefaultReplication = "127.0.0.1:1500"
 	DefaultRegion      = "us-east-1"
+)
+
+const (
+	maxJournal  = 90 * 24 * time.Hour
+	maxLockDays = 3650
 )
 
 // Check refuses what no start could make sense of, before anything is touched.
@@ -85,6 +95,12 @@ func (c *Config) Check() error {
 	}
 	if c.Machines != "" && c.Machines != "qemu" {
 		return fmt.Errorf("--machines %s: this version runs machines with QEMU only: want qemu", c.Machines)
+	}
+	if c.Journal < 0 || c.Journal > maxJournal {
+		return fmt.Errorf("--journal %s: want 0 to %s", c.Journal, maxJournal)
+	}
+	if c.LockDays < 0 || c.LockDays > maxLockDays {
+		return fmt.Errorf("--lock-days %d: want 0 to %d", c.LockDays, maxLockDays)
 	}
 	if c.ScrubDays < 0 || c.ScrubDays > 1000 {
 		return fmt.Errorf("--scrub-days %d: want 1 to 1000, or 0 for never", c.ScrubDays)

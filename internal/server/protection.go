@@ -32,24 +32,24 @@ func (v protectedVault) CreateServer(ctx context.Context, server drs.SourceServe
 	return nil
 }
 
-// dropper is what a vault offers that can delete the data of servers.
-type dropper interface {
-	DropServer(ctx context.Context, server drs.SourceServerID) error
-}
-
 // DropServer implements protection.Vault.
 func (v protectedVault) DropServer(ctx context.Context, server drs.SourceServerID) error {
-	d, ok := any(v.Vault).(dropper)
-	if !ok {
-		return drs.Conflict(drs.TypeSourceServer, string(server), "The vault cannot delete the data of source servers yet.")
-	}
-	if err := d.DropServer(ctx, server); err != nil && !errors.Is(err, vault.ErrAbsent) {
+	if err := v.Vault.DropServer(ctx, server); err != nil && !errors.Is(err, vault.ErrAbsent) {
 		return err
 	}
 	return nil
 }
 
 // LockedUntil implements protection.Vault.
-func (v protectedVault) LockedUntil(context.Context, drs.SourceServerID) (time.Time, error) {
-	return time.Time{}, nil
+func (v protectedVault) LockedUntil(ctx context.Context, server drs.SourceServerID) (until time.Time, err error) {
+	points, err := v.ListPoints(ctx, server)
+	if errors.Is(err, vault.ErrAbsent) {
+		return until, nil
+	}
+	for _, p := range points {
+		if p.LockedUntil.After(until) {
+			until = p.LockedUntil
+		}
+	}
+	return until, err
 }

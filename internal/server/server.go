@@ -55,6 +55,7 @@ type running struct {
 	vault        *vault.Vault
 	recorder     *recorder
 	scrubber     *scrubber
+	upkeep       *upkeep
 	ownership    atomic.Pointer[vault.Ownership] // nil while the vault cannot be written
 	machines     *qemu.Driver
 	recovery     *recovery.Service
@@ -164,6 +165,7 @@ func (s *running) run(ctx context.Context) (err error) {
 	group.Go(func() error { return s.recorder.run(ctx) })
 	group.Go(func() error { return s.scrubber.run(ctx) })
 	group.Go(func() error { return s.audit.Run(ctx) })
+	group.Go(func() error { return s.upkeep.run(ctx) })
 	group.Go(func() error { return s.recovery.Run(ctx) })
 	group.Go(func() error { return s.plans.Run(ctx) })
 	group.Go(func() error { return s.protection.Run(ctx) })
@@ -280,7 +282,8 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 	if err != nil {
 		return err
 	}
-	catalog := catalog{s.db, s.dir.Account().Region, s.Epoch}
+	s.upkeep = newUpkeep(s)
+	catalog := catalog{s.db, s.dir.Account().Region, s.Epoch, s.upkeep.committed}
 	s.ingest = ingest.New(ingest.Config{
 		Vault: ingest.OnVault(s.vault), Catalog: catalog,
 		TLS: s.dir.Authority.AgentTLS(certificate),
@@ -361,7 +364,7 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 	s.scrubber = newScrubber(s.dir, s.ScrubDays, func(ctx context.Context, opt vault.VerifyOptions) (vault.VerifyReport, error) {
 		return vault.Verify(ctx, s.store, s.dir.keys, vault.Options{CacheBytes: 1 << 20}, opt)
 	}, s.Log.With("wing", "vault"))
-	s.metrics.MustRegister(s.scrubber)
+	s.metrics.MustRegister(s.scrubber, s.upkeep)
 	if s.cache != nil {
 		s.metrics.MustRegister(cacheMetrics{s.cache})
 	}

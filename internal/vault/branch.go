@@ -9,8 +9,6 @@ import (
 	"strings"
 	"sync"
 
-
-
 	"lifeboat/internal/drs"
 	"lifeboat/internal/vault/blob"
 	"lifeboat/internal/vault/envelope"
@@ -206,4 +204,3 @@ func (b *branch) endsDropped(ctx context.Context, last uint64) (bool, error) {
 	edits, err := decodeEdits(env.Body)
 	return err == nil && slices.ContainsFunc(edits, func(e edit) bool { return e.kind() == kindDropped }), nil
 }
-

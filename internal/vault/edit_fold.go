@@ -17,7 +17,7 @@ var errVoid = errors.New("the promise was voided")
 // which can still be read, are now others: what lies between the two cannot.
 type foldEdit struct {
 	after, upTo uint64
-	done        bool     // nothing there is loose any more
+	done        bool      // nothing there is loose any more
 	removed     []removal // ascending
 	added       []segmentRef
 }

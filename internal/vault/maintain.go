@@ -178,20 +178,10 @@ func (b *branch) retain(ctx context.Context, policy retention.Policy, now time.T
 	var d retention.Decision
 	var drop []drs.RecoverySnapshotID
 	st, err = b.amend(ctx, func(st *state) (proposal, error) {
-		points := make([]retention.Point, 0, len(st.points.items))
-		until = time.Time{}
-		for _, p := range st.points.items {
-			locked := p.lockedAt(now)
-			if locked && (until.IsZero() || p.locked.Before(until)) {
-				until = p.locked
-			}
-			points = append(points, retention.Point{ID: p.point.ID, Taken: p.point.Taken, Epoch: p.point.Epoch,
-				Consistency: p.point.Consistency, Locked: locked, Pinned: st.holdsPoint(p.point.ID)})
-		}
-		d = policy.Decide(points)
+		d, until, err = b.decide(ctx, st, policy, now)
 		drop = d.Drop
-		if len(drop) == 0 {
-			return proposal{}, nil
+		if err != nil || len(drop) == 0 {
+			return proposal{}, err
 		}
 		return propose(dropManyEdit(drop)), nil
 	})
@@ -209,6 +199,38 @@ func (b *branch) retain(ctx context.Context, policy retention.Policy, now time.T
 		}
 	}
 	return st, lasting, until, nil
+}
+
+// decide applies the policy to the points of a state, and has those that are to go
+// retired. What is in use stays.
+func (b *branch) decide(ctx context.Context, st *state, policy retention.Policy, now time.Time) (d retention.Decision, until time.Time, err error) {
+	points := make([]retention.Point, 0, len(st.points.items))
+	for _, p := range st.points.items {
+		locked := p.lockedAt(now)
+		if locked && (until.IsZero() || p.locked.Before(until)) {
+			until = p.locked
+		}
+		points = append(points, retention.Point{ID: p.point.ID, Taken: p.point.Taken, Epoch: p.point.Epoch,
+			Consistency: p.point.Consistency, Locked: locked, Pinned: st.holdsPoint(p.point.ID)})
+	}
+	for {
+		d = policy.Decide(points)
+		if len(d.Drop) == 0 || b.v.retire == nil {
+			return d, until, nil
+		}
+		retired, err := b.v.retire(ctx, b.server, d.Drop)
+		if err != nil {
+			return d, until, err
+		}
+		if len(retired) == len(d.Drop) {
+			return d, until, nil
+		}
+		for i := range points {
+			if slices.Contains(d.Drop, points[i].ID) && !slices.Contains(retired, points[i].ID) {
+				points[i].Pinned = true
+			}
+		}
+	}
 }
 
 // children returns where the branches of a server begin, by parent.

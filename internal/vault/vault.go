@@ -30,6 +30,10 @@ type Options struct {
 	// was when the vault was opened, and the time that has gone by since, so that
 	// setting it does not open a lock.
 	Now func() time.Time
+	// Retire is asked before Maintain drops recovery points: it returns those that may go,
+	// having seen to it that nobody can ask for them any more. The others stay, as
+	// if a branch began at them. It may be asked again about the same points; nil: all may go.
+	Retire func(ctx context.Context, server drs.SourceServerID, points []drs.RecoverySnapshotID) ([]drs.RecoverySnapshotID, error)
 	// ReadOnly keeps the vault from changing anything in the store, derived data
 	// included; what would, is blob.ErrReadOnly.
 	ReadOnly bool
@@ -68,7 +72,8 @@ const uploads = 4
 // Vault is an open vault. Safe for concurrent use.
 type Vault struct {
 	store    blob.Store
-	readOnly bool // no derived data is made
+	retire   func(context.Context, drs.SourceServerID, []drs.RecoverySnapshotID) ([]drs.RecoverySnapshotID, error) // may be nil
+	readOnly bool                                                                                                  // no derived data is made
 	keys     KeyWrapper
 	log      *slog.Logger
 	id       [16]byte
@@ -174,7 +179,7 @@ func Open(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options) (
 	}
 	opt.limits.setDefaults()
 	v := &Vault{
-		store: store, readOnly: opt.ReadOnly, keys: keys, log: opt.Logger, id: r.id, cipher: r.cipher, own: own, limits: opt.limits,
+		store: store, readOnly: opt.ReadOnly, retire: opt.Retire, keys: keys, log: opt.Logger, id: r.id, cipher: r.cipher, own: own, limits: opt.limits,
 		uploads:  make(chan struct{}, uploads),
 		buffers:  buffers{full: opt.limits.fullBuffer()},
 		frames:   newCache[frameKey, []byte](opt.CacheBytes),
