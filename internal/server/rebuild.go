@@ -344,6 +344,10 @@ func (r Rebuild) fill(ctx context.Context, d *DataDir, v *vault.Vault, path stri
 			return err
 		}
 		server.Hostname = restored.Properties.Hostname
+		if restored.Replication.State.Ended() { // its points are not offered any more
+			points, server.Points = nil, 0
+			server.Problem = "its replication was ended, and what the vault still holds of it waits to be deleted: delete the source server. " + server.Problem
+		}
 		accounts[restored.Account] = true
 		if err := database.ReplacePoints(ctx, id, points); err != nil {
 			return err
