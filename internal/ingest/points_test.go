@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -309,5 +310,54 @@ func TestForget(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Fatal("the agent goes on")
+	}
+}
+
+// began tells how often a server's replication was initiated, and whether it is
+// continuous now.
+func (c *memCatalog) began(server drs.SourceServerID) (times int, continuous bool) {
+	states := c.states[server]
+	for _, s := range states {
+		if s == drs.ReplicationInitiating {
+			times++
+		}
+	}
+	return times, len(states) > 0 && states[len(states)-1] == drs.ReplicationContinuous
+}
+
+// An agent whose replication is stopped stays, asks again, and goes on when it may;
+// one that is told to restart does so at once.
+func TestPauseAndRestart(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	config := r.config(t.TempDir(), image(t, 4<<20, seed(t)))
+	config.AskStopped = 20 * time.Millisecond
+	a := runAgent(config)
+	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })
+	server := r.only()
+	settled := func(times int) func() bool {
+		return func() bool {
+			n, continuous := r.catalog.began(server)
+			return n == times && continuous
+		}
+	}
+	r.catalog.await(t, "continuous replication", settled(1))
+
+	r.server.Restart(server, "a test wants it")
+	r.catalog.await(t, "another session", settled(2))
+
+	asked := 0
+	r.catalog.change(func() { r.catalog.refusal = fmt.Errorf("%s: %w", server, ingest.ErrStopped); asked = r.catalog.asked })
+	r.server.Pause(server, "replication was stopped")
+	if r.server.Connected(server) {
+		t.Error("still connected")
+	}
+	r.catalog.await(t, "the agent to ask again and again", func() bool { return r.catalog.asked >= asked+3 })
+	r.catalog.change(func() { r.catalog.refusal = nil })
+	r.catalog.await(t, "replication to go on", settled(3))
+	select {
+	case err := <-a.err:
+		t.Errorf("the agent ended: %v", err)
+	default:
 	}
 }

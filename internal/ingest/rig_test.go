@@ -39,6 +39,7 @@ type memCatalog struct {
 	mu       sync.Mutex
 	settings ingest.Settings
 	refusal  error
+	asked    int // times that an agent was to be admitted
 	info     map[drs.SourceServerID]drs.DataReplicationInfo
 	states   map[drs.SourceServerID][]drs.ReplicationState // each change
 	reports  map[drs.SourceServerID]int
@@ -62,9 +63,13 @@ func newMemCatalog() *memCatalog {
 }
 
 func (c *memCatalog) Admit(_ context.Context, _ string, server drs.SourceServerID) (ingest.Admission, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return ingest.Admission{Replication: c.info[server], Settings: c.settings}, c.refusal
+	var admission ingest.Admission
+	var refusal error
+	c.change(func() {
+		c.asked++
+		admission, refusal = ingest.Admission{Replication: c.info[server], Settings: c.settings}, c.refusal
+	})
+	return admission, refusal
 }
 
 func (c *memCatalog) UpdateProperties(_ context.Context, server drs.SourceServerID, p drs.SourceProperties) error {

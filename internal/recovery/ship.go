@@ -59,7 +59,7 @@ type shippedDisk struct {
 // startShipping ships the instance's writes until stop is called, which waits.
 func (s *Service) startShipping(instance drs.RecoveryInstance, disks []exportedDisk) (stop func(), err error) {
 	sh := &shipper{
-		vault: s.Vault, server: instance.SourceServer, branch: string(instance.ID), disks: disks,
+		vault: s.Vault, server: instance.VaultServer, branch: string(instance.ID), disks: disks,
 		note: filepath.Join(s.dir(instance.ID), shippedName),
 		log:  s.Log.With("instance", instance.ID),
 	}
