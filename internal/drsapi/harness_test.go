@@ -44,6 +44,7 @@ type site struct {
 	agents   *agentLog
 	vault    *memVault
 	server   *httptest.Server
+	witness  *witness
 	dir      string // holds ca.pem
 	keys     map[drs.Account]iam.AccessKey
 	log      *bytes.Buffer
@@ -99,7 +100,8 @@ func newSite(t testing.TB) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.server = httptest.NewUnstartedServer(s.api)
+	s.witness = &witness{t: t, api: s.api, model: readModel(t)}
+	s.server = httptest.NewUnstartedServer(s.witness)
 	s.server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
 	s.server.EnableHTTP2 = true
 	s.server.StartTLS()

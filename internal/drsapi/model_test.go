@@ -59,7 +59,7 @@ type modelMember struct {
 // readModel finds the published model beside the repository; it is not part of it.
 // Where it is not there, what the repository keeps of it has to do; see
 // TestContract.
-func readModel(t *testing.T) *model {
+func readModel(t testing.TB) *model {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", "..", "shared", "api", "drs-api.json"))
 	if errors.Is(err, fs.ErrNotExist) || *noModel {
