@@ -24,6 +24,7 @@ type row struct {
 var rows = []row{
 	{"sync", "initial sync of 4 GiB: zeros, text, noise", []string{"zstd", "restic", "borg"}, syncRow},
 	{"vault", "commits, the opening of a point, and branches, on disks of up to 1 TiB", nil, vaultRow},
+	{"fold", "write amplification of a steady day", nil, foldRow},
 	{"nbd-warm", "NBD read from a warm cache", []string{"fio", "nbdkit"}, nbdWarmRow},
 	{"nbd-cold", "NBD read, cold, sequential", []string{"fio", "qemu-nbd", "qemu-img"}, nbdColdRow},
 	{"nbd-write", "NBD write with flush", []string{"fio", "qemu-nbd", "qemu-img"}, nbdWriteRow},
