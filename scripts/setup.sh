@@ -36,6 +36,8 @@ dmsetup                               dmsetup        device-mapper    device-map
 sfdisk                                fdisk          util-linux       util-linux   sfdisk
 gcc                                   gcc            gcc              gcc          gcc
 /usr/include/stdlib.h                 libc6-dev      glibc-devel      glibc        musl-dev
+/usr/lib/python3/dist-packages/boto3/__init__.py|/usr/lib/python3*/site-packages/boto3/__init__.py python3-boto3 python3-boto3 python-boto3 py3-boto3
+npm                                   npm            nodejs-npm       npm          npm
 '
 generate_needs='
 clang                                 clang          clang            clang        clang
@@ -189,6 +191,26 @@ setup_s3_server() {
   say "note: versitygw could not be built (its last words are above); tests of the vault on S3 are skipped"
 }
 
+# The AWS SDK for JavaScript that the end-to-end suite drives: the versions of the
+# lock file, which has the digest of every package.
+setup_javascript() {
+  local dir
+  dir="${XDG_CACHE_HOME:-$HOME/.cache}/lifeboat/tools/clients-$(sha256sum test/e2e/clients/package-lock.json | cut -c1-16)"
+  [ ! -d "$dir" ] || return 0
+  say "installing the AWS SDK for JavaScript, which tests drive"
+  mkdir -p "${dir%/*}"
+  # Into place at once, so that an install cut short is not taken for one.
+  local build; build=$(mktemp -d "$dir-XXXXXX")
+  cp test/e2e/clients/package.json test/e2e/clients/package-lock.json "$build"
+  if npm ci --prefix "$build" --ignore-scripts --no-audit --no-fund --loglevel=error >"$build/log" 2>&1 </dev/null; then
+    mv "$build" "$dir"
+    return 0
+  fi
+  tail -n 5 "$build/log" >&2
+  rm -rf "$build"
+  die "npm could not install the AWS SDK for JavaScript (its last words are above); once mended, run this again"
+}
+
 [ $# -gt 0 ] || die "usage: scripts/setup.sh build|demo|test|bench|generate ..."
 needs='' likes=''
 for group in "$@"; do
@@ -244,4 +266,4 @@ for package in $liked; do
 done
 
 setup_go
-case " $* " in *" test "*) setup_s3_server ;; esac
+case " $* " in *" test "*) setup_s3_server; setup_javascript ;; esac
