@@ -87,12 +87,13 @@ type Config struct {
 }
 
 // API serves the operations of the DRS API, and its own description at
-// GET /openapi.json, which needs no signature. Safe for concurrent use.
+// GET /openapi.json and ReferencePath, which need no signature. Safe for concurrent use.
 type API struct {
 	Config
 	operations map[route]*operation
 	schemas    huma.Registry
 	document   []byte // the OpenAPI document
+	page       []byte // the same for people
 }
 
 // New makes an API. It fails only on a Config that lacks something.
@@ -113,6 +114,9 @@ func New(c Config) (*API, error) {
 		return nil, fmt.Errorf("drs api: write OpenAPI document: %w", err)
 	}
 	a.document = document
+	if a.page, err = a.reference(); err != nil {
+		return nil, fmt.Errorf("drs api: %w", err)
+	}
 	return a, nil
 }
 
@@ -156,6 +160,10 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	if r.Method == http.MethodGet && r.URL.Path == "/openapi.json" {
 		writeBody(w, log, http.StatusOK, a.document)
+		return
+	}
+	if r.Method == http.MethodGet && r.URL.Path == ReferencePath {
+		servePage(w, a.page)
 		return
 	}
 	if err := a.serve(w, r, &call); err != nil {

@@ -37,6 +37,8 @@ func (s *running) handler() http.Handler {
 			ours.ServeHTTP(w, r)
 		case iamapi.Serves(r):
 			s.iam.ServeHTTP(w, r)
+		case path == "/" && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+			root(w, r)
 		default:
 			s.api.ServeHTTP(w, r)
 		}
