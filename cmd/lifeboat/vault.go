@@ -17,6 +17,8 @@ type vaultCommand struct {
 	Stat      vaultStatCommand      `cmd:"" help:"Show what the vault holds and what that takes."`
 	Verify    vaultVerifyCommand    `cmd:"" help:"Check what is stored, and name the recovery points that damage hurts."`
 	Export    vaultExportCommand    `cmd:"" help:"Write a disk as it was at any point to a file, without a server or database."`
+	GC        vaultGCCommand        `cmd:"" name:"gc" help:"Delete what no recovery point, branch or reader needs."`
+	Lock      vaultLockCommand      `cmd:"" help:"Keep a recovery point until a date, whatever happens."`
 	Rebuild   vaultRebuildCommand   `cmd:"" help:"Make the database, or the whole data directory, again from the vault."`
 	RotateKey vaultRotateKeyCommand `cmd:"" help:"Give the vault a new master key."`
 }

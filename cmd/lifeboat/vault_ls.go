@@ -5,16 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"lifeboat/internal/client/show"
 	"lifeboat/internal/drs"
 	"lifeboat/internal/server"
+	"lifeboat/internal/vault"
+	"lifeboat/internal/vault/retention"
 )
 
 type vaultLsCommand struct {
 	vaultFlags
-	Server string `arg:"" optional:"" help:"Hostname, ID, or first part of an ID: list its branches and points. All servers without it."`
+	Journal time.Duration `default:"4h" placeholder:"TIME" help:"For how long the server keeps every point, as it was told."`
+	Server  string        `arg:"" optional:"" help:"Hostname, ID, or first part of an ID: list its branches and points. All servers without it."`
 }
 
 // Run lists what is in the vault.
@@ -34,39 +38,102 @@ func (v *vaultLsCommand) Run(ctx context.Context) (err error) {
 	return v.server(ctx, open, known)
 }
 
+type listedBranch struct {
+	Name   string `json:"name"`
+	Points int    `json:"points"`
+}
+
 type listedPoint struct {
 	ID          drs.RecoverySnapshotID `json:"id"`
+	Branch      string                 `json:"branch"`
 	Taken       time.Time              `json:"taken"`
 	Consistency drs.Consistency        `json:"consistency"`
 	Method      drs.CutMethod          `json:"method"`
+	LockedUntil *time.Time             `json:"lockedUntil,omitempty"`
+	Branches    []string               `json:"branches"` // that begin at it
+	// Kept says why upkeep leaves it; empty: the next one drops it.
+	Kept string `json:"kept,omitempty"`
 }
 
 func (v *vaultLsCommand) server(ctx context.Context, open *server.OpenVault, known server.Known) error {
-	points, damage := open.Vault.Points(ctx, known.ID)
+	points, damage := open.Vault.ListPoints(ctx, known.ID)
 	if damage != nil && len(points) == 0 {
 		return damage
 	}
-	branches, err := open.Vault.Branches(ctx, known.ID)
+	names, err := open.Vault.Branches(ctx, known.ID)
 	if err != nil {
 		return err
 	}
+	branches := make([]listedBranch, 0, len(names))
 	list := make([]listedPoint, 0, len(points))
-	for _, p := range slices.Backward(points) {
-		list = append(list, listedPoint{p.ID, p.Taken.UTC(), p.Consistency, p.Method})
+	for _, name := range names {
+		var on []vault.PointInfo
+		for _, p := range points {
+			if p.Branch == name {
+				on = append(on, p)
+			}
+		}
+		branches = append(branches, listedBranch{name, len(on)})
+		list = append(list, v.points(known, on)...)
 	}
+	slices.SortStableFunc(list, func(a, b listedPoint) int { return b.Taken.Compare(a.Taken) }) // the newest first
 	err = v.result(struct {
 		Server   drs.SourceServerID `json:"server"`
 		Hostname string             `json:"hostname"`
-		Branches []string           `json:"branches"`
+		Branches []listedBranch     `json:"branches"`
 		Points   []listedPoint      `json:"points"`
 	}{known.ID, known.Hostname, branches, list}, func(p *show.Printer) {
-		rows := make([][]string, 0, len(list))
-		for _, l := range list {
-			rows = append(rows, []string{p.Moment(l.Taken), string(l.Consistency), string(l.Method), string(l.ID)})
+		rows := make([][]string, 0, len(branches))
+		for _, b := range branches {
+			rows = append(rows, []string{b.Name, fmt.Sprint(b.Points)})
 		}
-		p.Table([]string{"TAKEN (" + p.Zone() + ")", "CONSISTENCY", "METHOD", "ID"}, rows)
+		p.Table([]string{"BRANCH", "POINTS"}, rows)
+		p.Printf("\n")
+		rows = rows[:0]
+		for _, l := range list {
+			kept := l.Kept
+			if kept == "" {
+				kept = "goes next"
+			}
+			rows = append(rows, []string{p.Moment(l.Taken), string(l.Consistency), string(l.Method), kept, string(l.ID)})
+		}
+		p.Table([]string{"TAKEN (" + p.Zone() + ")", "CONSISTENCY", "METHOD", "KEPT BY", "ID"}, rows)
 	})
 	return errors.Join(err, damage)
+}
+
+// points are those of one branch, with what the server's rules say of them.
+func (v *vaultLsCommand) points(known server.Known, points []vault.PointInfo) []listedPoint {
+	now := time.Now()
+	var decide []retention.Point
+	for _, p := range points {
+		decide = append(decide, retention.Point{ID: p.ID, Taken: p.Taken, Epoch: p.Epoch, Consistency: p.Consistency,
+			Locked: p.LockedUntil.After(now), Pinned: len(p.Branches) > 0})
+	}
+	why := map[drs.RecoverySnapshotID]string{}
+	for _, k := range retention.FromPIT(v.Journal, known.PITPolicy()).Decide(decide).Kept {
+		why[k.ID] = string(k.Reason)
+		if k.Reason == retention.ByRule {
+			why[k.ID] = fmt.Sprintf("one per %s for %s", show.Duration(k.Rule.Every), show.Duration(k.Rule.For))
+		}
+	}
+	out := make([]listedPoint, 0, len(points))
+	for _, p := range points {
+		l := listedPoint{ID: p.ID, Branch: p.Branch, Taken: p.Taken.UTC(), Consistency: p.Consistency, Method: p.Method,
+			Branches: orEmpty(p.Branches), Kept: why[p.ID]}
+		if !p.LockedUntil.IsZero() {
+			until := p.LockedUntil.UTC()
+			l.LockedUntil = &until
+			if l.Kept != "" && until.After(now) {
+				l.Kept = "lock until " + until.Format(time.DateOnly)
+			}
+		}
+		if len(p.Branches) > 0 {
+			l.Kept = "branch " + strings.Join(p.Branches, ", ")
+		}
+		out = append(out, l)
+	}
+	return out
 }
 
 type listedServer struct {

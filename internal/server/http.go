@@ -20,6 +20,7 @@ func (s *running) handler() http.Handler {
 	ours.Handle(replication.RegisterPath, s.registration)
 	ours.Handle("/lifeboat/v1/source-servers/", s.export)
 	ours.Handle("/lifeboat/v1/recovery-instances/", s.instances)
+	ours.Handle("/lifeboat/v1/vault/", s.vaultWork)
 	ours.Handle("/lifeboat/v1/source-networks/", s.templates)
 	ours.Handle("POST /lifeboat/v1/disk-access", s.diskAccess)
 	ours.Handle("/lifeboat/v1/accounts", s.accountHandler())

@@ -66,6 +66,7 @@ type running struct {
 	registration http.Handler
 	export       http.Handler
 	instances    http.Handler
+	vaultWork    http.Handler
 	templates    http.Handler
 	diskAccess   http.Handler
 	limits       limits
@@ -354,6 +355,7 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 	}
 	s.export = s.gate.signed(onServer("ExportDisk"), export.Handler(export.FromVault(s.vault), s.db, caller, s.Log.With("wing", "export")))
 	s.templates = s.gate.signed(onNetwork("GetSourceNetworkTemplate"), templateHandler(s.db, s.Log.With("wing", "api")))
+	s.vaultWork = s.gate.signed(onVault, vaultHandler(s.upkeep, s.db, s.Log.With("wing", "vault")))
 	s.instances = s.gate.signed(onInstance, instanceHandler(s.recovery, s.Log.With("wing", "api")))
 	access := &diskAccess{authority: s.dir.Authority, log: s.Log.With("wing", "api")}
 	if s.disks != nil {

@@ -92,7 +92,12 @@ func TestRebuildAfterTheDatabaseIsLost(t *testing.T) {
 	if err := in.server.stop(t); err != nil { // which keeps the tag
 		t.Fatal(err)
 	}
+	must(t, "vault", "gc", "--data", in.dir)
+	must(t, "vault", "lock", "payroll", "--point", "latest", "--until", "90d", "--data", in.dir)
 	points := must(t, "vault", "ls", "payroll", "--data", in.dir, "--json")
+	if !strings.Contains(points, "lockedUntil") {
+		t.Errorf("the lock is not shown: %s", points)
+	}
 	refuses(t, "--replace-database", "vault", "rebuild", "--data", in.dir)
 
 	for what, lose := range map[string]func(path string) error{
