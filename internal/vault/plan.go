@@ -92,7 +92,10 @@ func (g *gap) due(l limits) bool {
 }
 
 // small tells whether a segment had better be melted with others.
-func (r *segmentRef) small(l limits) bool { return r.host != 0 || r.length < int64(l.segmentBytes)/2 }
+func (r *segmentRef) small(l limits) bool { return r.host != 0 || r.length < int64(l.segmentBytes)/4 }
+
+// meltCount is how many small segments are melted although they are no full one together.
+const meltCount = 8
 
 // stretch is neighbouring segments, refs[lo:hi] of a gap, that are rewritten into fewer.
 type stretch struct {
@@ -205,11 +208,11 @@ func (b *branch) plan(ctx context.Context, s *survey) ([]stretch, error) {
 			lo++
 			continue
 		}
-		st, melted, moved := stretch{lo: lo, hi: lo}, 0, 0
+		st, melted, moved, bytes := stretch{lo: lo, hi: lo}, 0, 0, int64(0)
 		for ; st.hi < len(classes) && classes[st.hi] != keep; st.hi++ {
 			switch classes[st.hi] {
 			case melt:
-				melted++
+				melted, bytes = melted+1, bytes+live[st.hi]
 			case move:
 				moved++
 			}
@@ -218,7 +221,7 @@ func (b *branch) plan(ctx context.Context, s *survey) ([]stretch, error) {
 			}
 		}
 		lo = st.hi
-		if moved > 0 || melted > 1 {
+		if moved > 0 || melted >= meltCount || melted > 1 && bytes >= int64(b.v.limits.segmentBytes)/2 {
 			out = append(out, st)
 			continue
 		}
