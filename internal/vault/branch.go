@@ -86,10 +86,11 @@ func (b *branch) currentLocked(ctx context.Context) (*state, error) {
 	if b.st == nil || b.damage != nil {
 		return b.readLocked(ctx)
 	}
+	known := b.st
 	for {
 		st, err := b.follow(ctx, b.st)
 		if errors.Is(err, blob.ErrAbsent) {
-			err := b.checkLast(ctx, b.st)
+			err := b.checkThere(ctx, known)
 			if errors.Is(err, errOutrun) || damaged(err) {
 				return b.readLocked(ctx)
 			}
@@ -129,10 +130,11 @@ func (b *branch) setLocked(st *state) {
 // errOutrun: the store holds more than this process knew. It has to look again.
 var errOutrun = errors.New("the branch has gone on meanwhile")
 
-// checkLast makes sure that the manifest of st is still there, which is to say that the
-// one after it was not deleted as no longer needed: manifests are deleted in
-// order. Else it returns errOutrun.
-func (b *branch) checkLast(ctx context.Context, st *state) error {
+// checkThere makes sure that the manifest of st is still there, which is to say that
+// none of those after it was deleted as no longer needed before: manifests are deleted in
+// order. Else it returns errOutrun, and what was seen or made of the later ones
+// means nothing.
+func (b *branch) checkThere(ctx context.Context, st *state) error {
 	name := manifestName(b.server, b.name, st.number)
 	p := make([]byte, envelope.HeaderSize)
 	n, err := b.v.store.ReadAt(ctx, name, p, 0)

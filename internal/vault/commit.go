@@ -76,7 +76,10 @@ func (b *branch) commit(ctx context.Context, st *state, p proposal) (*state, err
 		return nil, err
 	}
 	// The number may have been free because the manifests of that time are deleted.
-	if err := b.checkLast(ctx, st); err != nil {
+	if err := b.checkThere(ctx, st); err != nil {
+		b.mu.Lock()
+		b.st = nil
+		b.mu.Unlock()
 		return nil, err
 	}
 	b.mu.Lock()

@@ -51,10 +51,14 @@ func (b *branch) fold(ctx context.Context, lasting map[uint64]bool, did *Folded)
 			break
 		}
 		s, err := b.survey(ctx, g)
-		if err != nil {
-			return nil, err
+		var stretches []stretch
+		if err == nil {
+			stretches, err = b.plan(ctx, s)
 		}
-		stretches, err := b.plan(ctx, s)
+		if missing(err) && b.moved(ctx, g.refs) {
+			did.Outrun = true
+			return nil, nil
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -73,6 +77,20 @@ func (b *branch) fold(ctx context.Context, lasting map[uint64]bool, did *Folded)
 		return nil, nil
 	}
 	return b.carryOut(ctx, st.base, tasks, did)
+}
+
+// moved tells whether somebody else has folded any of these segments, which is why one
+// is missing.
+func (b *branch) moved(ctx context.Context, refs []segmentRef) bool {
+	now, err := b.current(ctx)
+	if err != nil {
+		return false
+	}
+	there := make(map[segment.ID]bool, len(now.segments.items))
+	for i := range now.segments.items {
+		there[now.segments.items[i].id] = true
+	}
+	return slices.ContainsFunc(refs, func(r segmentRef) bool { return !there[r.id] })
 }
 
 // maxGaps bounds the maps held in memory at a time.
@@ -98,11 +116,11 @@ func (b *branch) carryOut(ctx context.Context, base *base, tasks []foldTask, did
 		for i, st := range t.now {
 			w := rewriter{b: b, s: t.s, at: st, ids: t.ids[i], first: t.s.bottom(st, base)}
 			out, err := w.run(ctx)
+			if missing(err) && b.moved(ctx, t.s.refs) {
+				did.Outrun = true
+				return nil, b.void(ctx, mine.id)
+			}
 			if err != nil {
-				if missing(err) {
-					did.Outrun = true
-					return nil, b.void(ctx, mine.id)
-				}
 				return nil, errors.Join(err, b.void(ctx, mine.id))
 			}
 			e.added = append(e.added, out...)

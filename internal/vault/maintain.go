@@ -120,7 +120,7 @@ func (b *branch) resting(ctx context.Context, policy string, now time.Time) (boo
 	} else if !errors.Is(err, blob.ErrAbsent) {
 		return false, err
 	}
-	err := b.checkLast(ctx, &state{number: r.number, salt: r.salt})
+	err := b.checkThere(ctx, &state{number: r.number, salt: r.salt})
 	if errors.Is(err, errOutrun) || damaged(err) {
 		return false, nil
 	}

@@ -59,20 +59,30 @@ func (s *state) gaps(pins []uint64, lasting map[uint64]bool) []gap {
 	return out
 }
 
-// sparse returns the manifest before which what is inline had better be moved out:
-// few segments that keep many manifests from being deleted.
-func (s *state) sparse() uint64 {
-	floor := s.restated.floor
-	first, n := floor, uint64(0)
-	for i := range s.segments.items {
-		if h := s.segments.items[i].host; h != 0 && h < floor {
-			first, n = min(first, h), n+1
+// sparse returns the manifest before which what is inline had better be moved out: few
+// segments that keep many manifests from being deleted.
+func (s *state) sparse() (limit uint64) {
+	first, n := uint64(0), uint64(0)
+	upTo := func(next uint64) {
+		if n > 0 && next-first > 8*n {
+			limit = next
 		}
 	}
-	if n*8 > floor-first {
-		return 0
+	for i := range s.segments.items {
+		h := s.segments.items[i].host
+		if h == 0 {
+			continue
+		}
+		if h >= s.restated.floor {
+			break
+		}
+		upTo(h)
+		if n++; first == 0 {
+			first = h
+		}
 	}
-	return floor
+	upTo(s.restated.floor)
+	return limit
 }
 
 // due tells whether it is time to fold the gap. Where the end is about to move, as that
@@ -156,8 +166,11 @@ func (b *branch) classify(ctx context.Context, s *survey, i int) (class, error) 
 				}
 			}
 		}
-		if zeros == 0 {
+		switch {
+		case zeros == 0:
 			return erase, nil // what hides it hides what it hid
+		case r.host != 0:
+			return move, nil
 		}
 		return melt, nil
 	}
