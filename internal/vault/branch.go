@@ -22,6 +22,8 @@ type branch struct {
 	name   string
 	key    seal.Key
 
+	viewing sync.Mutex // held while an image is opened; taken before mu
+
 	mu     sync.Mutex
 	st     *state       // nil until read, and again when memory is short; guarded by mu
 	damage *DamageError // why st is not the newest state; guarded by mu

@@ -84,6 +84,14 @@ func (c *cache[K, V]) fill(e *cacheEntry[K, V], value V, size int64, err error) 
 	close(e.ready)
 }
 
+// has tells whether a value is loaded or being loaded.
+func (c *cache[K, V]) has(key K) bool {
+	s := c.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.entries[key] != nil
+}
+
 // wait returns the value once it is loaded.
 func (e *cacheEntry[K, V]) wait(ctx context.Context) (V, error) {
 	select {

@@ -13,11 +13,13 @@ type distance struct {
 	aheads    int   // read-aheads of an image
 	window    int64 // how far before a sequential reader they run, in bytes
 	manifests int   // manifests and maps read at once while a branch is opened
+	// indexes are read at once before a read; 0: one by one, as they are met.
+	indexes int
 }
 
 var (
 	near = distance{fetches: 4, aheads: 4, window: 4 << 20, manifests: 8}
-	far  = distance{fetches: 16, aheads: 16, window: 8 << 20, manifests: 32}
+	far  = distance{fetches: 16, aheads: 16, window: 8 << 20, manifests: 32, indexes: 16}
 )
 
 // SegmentReader reads parts of objects of the store that hold segments. What lies in a

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -37,6 +38,7 @@ const maxFetch = 512 << 10
 // p nil only frames are found.
 func (r *VolumeReader) pieces(ctx context.Context, vw *view, out []piece, p []byte, off, n int64) ([]piece, error) {
 	m, origin := r.image, off
+	r.loadIndexes(ctx, vw, off, n)
 	err := walkMap(r.records(vw), off, n, func(off, n int64, rec *extent.Record) error {
 		var dst []byte
 		if p != nil {
@@ -68,6 +70,34 @@ func (r *VolumeReader) pieces(ctx context.Context, vw *view, out []piece, p []by
 		return nil
 	})
 	return out, err
+}
+
+// loadIndexes has the frame tables of [off, off+n) loaded, several at a time, where the
+// store is far. What it cannot load is met again, and told, by who needs it.
+func (r *VolumeReader) loadIndexes(ctx context.Context, vw *view, off, n int64) {
+	m := r.image
+	if m.v.distance.indexes == 0 {
+		return
+	}
+	var absent []uint32
+	_ = walkMap(r.records(vw), off, n, func(_, _ int64, rec *extent.Record) error {
+		if rec != nil && !rec.Zero() && !slices.Contains(absent, rec.Seg) && !m.v.indexes.has(vw.segs[rec.Seg].id) {
+			absent = append(absent, rec.Seg)
+		}
+		return nil
+	})
+	if len(absent) < 2 {
+		return
+	}
+	var g errgroup.Group
+	g.SetLimit(m.v.distance.indexes)
+	for _, seg := range absent {
+		g.Go(func() error {
+			_, err := m.index(ctx, vw, seg)
+			return err
+		})
+	}
+	_ = g.Wait()
 }
 
 // claim finds out which frames of pieces nobody else has or loads. They are ours: fetch

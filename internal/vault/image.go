@@ -89,6 +89,12 @@ func (b *branch) open(ctx context.Context, st *state, seq uint64, volumes []Volu
 		m.readers[vol.ID] = &VolumeReader{image: m, volume: vol}
 	}
 	m.pin()
+	b.viewing.Lock() // who opens the same moment next finds our view
+	defer b.viewing.Unlock()
+	if vw := m.shared(); vw != nil {
+		m.view.Store(vw)
+		return m, nil
+	}
 	vw, err := m.look(ctx, st)
 	for i := 0; missing(err) && i < renewals; i++ {
 		// Folded away since st was read, perhaps.
@@ -102,6 +108,21 @@ func (b *branch) open(ctx context.Context, st *state, seq uint64, volumes []Volu
 	}
 	m.view.Store(vw)
 	return m, nil
+}
+
+// shared returns the view of another open image of the same moment, or nil. If it
+// has been folded away since, reads find out.
+func (m *Image) shared() *view {
+	m.v.mu.Lock()
+	defer m.v.mu.Unlock()
+	for other := range m.v.images {
+		if other.b == m.b && other.seq == m.seq && slices.Equal(other.volumes, m.volumes) {
+			if vw := other.view.Load(); vw != nil {
+				return vw
+			}
+		}
+	}
+	return nil
 }
 
 // look makes the view of the image in a state of its branch.

@@ -73,7 +73,7 @@ func (b *branch) collectPack(ctx context.Context, number uint64) (*pack, error) 
 	n := b.v.limits.pack
 	envs := make([]*envelope.Envelope, n)
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(8)
+	g.SetLimit(b.v.distance.manifests)
 	for i := range envs {
 		g.Go(func() (err error) {
 			envs[i], err = b.readManifest(ctx, number-n+1+uint64(i))
@@ -160,7 +160,7 @@ func (r *listing) replayPacks(ctx context.Context, st *state, last uint64) (*sta
 		n := min(batch, len(numbers))
 		packs, errs := make([]*pack, n), make([]error, n)
 		var g errgroup.Group
-		g.SetLimit(8)
+		g.SetLimit(b.v.distance.manifests)
 		for i := range n {
 			g.Go(func() error {
 				packs[i], errs[i] = b.readPack(ctx, numbers[i])

@@ -45,12 +45,32 @@ func (b *branch) readLocked(ctx context.Context) (*state, error) {
 		if err != nil {
 			return nil, err
 		}
+		if st, err = b.catchUp(ctx, st); damaged(err) && i < readings {
+			continue // finds out what is hurt
+		} else if err != nil {
+			return nil, err
+		}
 		if st.dropped {
 			return nil, fmt.Errorf("branch %s of %s: %w", b.name, b.server, ErrAbsent)
 		}
 		b.setLocked(st)
 		r.makePacks(st)
 		return st, nil
+	}
+}
+
+// catchUp applies the manifests that a listing did not show: it may be older than
+// what is there to be read.
+func (b *branch) catchUp(ctx context.Context, st *state) (*state, error) {
+	for {
+		next, err := b.follow(ctx, st)
+		if errors.Is(err, blob.ErrAbsent) {
+			return st, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		st = next
 	}
 }
 
@@ -211,7 +231,7 @@ func (r *listing) replay(ctx context.Context, st *state, last uint64) (*state, e
 		begin, n := st.number+1, min(batch, last-st.number)
 		envs, errs := make([]*envelope.Envelope, n), make([]error, n)
 		var g errgroup.Group
-		g.SetLimit(8)
+		g.SetLimit(b.v.distance.manifests)
 		for i := range n {
 			g.Go(func() error {
 				envs[i], errs[i] = b.readManifest(ctx, begin+i)
