@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,7 +46,8 @@ type site struct {
 	vault    *memVault
 	server   *httptest.Server
 	witness  *witness
-	dir      string // holds ca.pem
+	revoked  atomic.Bool // other does not trust home any more
+	dir      string      // holds ca.pem
 	keys     map[drs.Account]iam.AccessKey
 	log      *bytes.Buffer
 	api      *API
@@ -72,7 +74,7 @@ func newSite(t testing.TB) *site {
 	guard := protection.New(protection.Config{
 		DB: s.db, Agents: s.agents, Vault: s.vault, Log: slog.New(slog.DiscardHandler),
 		Trusts: func(_ context.Context, staging, target drs.Account) (bool, error) {
-			return staging == other && target == home, nil
+			return staging == other && target == home && !s.revoked.Load(), nil
 		},
 	})
 	networks, err := recovery.New(t.Context(), recovery.Config{DB: s.db, Quotas: drs.DefaultQuotas, Log: slog.New(slog.DiscardHandler)})

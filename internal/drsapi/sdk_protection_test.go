@@ -283,6 +283,19 @@ func TestExtendedSourceServers(t *testing.T) {
 	if _, err := client.UpdateReplicationConfiguration(ctx, &awsdrs.UpdateReplicationConfigurationInput{SourceServerID: server.SourceServerID, BandwidthThrottling: 1}); !errors.As(err, &conflict) {
 		t.Errorf("configure an extended server: %v", err)
 	}
+	mine := func() types.SourceServer {
+		t.Helper()
+		in := &awsdrs.DescribeSourceServersInput{Filters: &types.DescribeSourceServersRequestFilters{StagingAccountIDs: []string{other.ID}}}
+		return must[*awsdrs.DescribeSourceServersOutput](t)(client.DescribeSourceServers(ctx, in)).Items[0]
+	}
+	s.revoked.Store(true)
+	if got := mine(); got.StagingArea.Status != types.ExtensionStatusExtensionError {
+		t.Errorf("extension without trust: %+v", got.StagingArea)
+	}
+	s.revoked.Store(false)
+	if got := mine(); got.StagingArea.Status != types.ExtensionStatusExtended {
+		t.Errorf("extension that is trusted again: %+v", got.StagingArea)
+	}
 	// The staging server goes, the extension stays and says so; then it goes, too.
 	staged := s.sdk(other)
 	must[*awsdrs.DisconnectSourceServerOutput](t)(staged.DisconnectSourceServer(ctx, &awsdrs.DisconnectSourceServerInput{SourceServerID: aws.String(string(staging.ID))}))

@@ -2,6 +2,7 @@ package drsapi
 
 import (
 	"context"
+	"errors"
 	"regexp"
 	"strings"
 	"time"
@@ -91,12 +92,36 @@ func (c caller) describeSourceServers(ctx context.Context, in *describeSourceSer
 	}
 	items, next, err := list(c, in.Paging, []any{"DescribeSourceServers", filter},
 		func(page db.Page) ([]drs.SourceServer, string, error) {
-			return c.DB.SourceServers(ctx, c.account, filter, page)
+			servers, next, err := c.DB.SourceServers(ctx, c.account, filter, page)
+			if err != nil {
+				return nil, "", err
+			}
+			return servers, next, c.checkExtensions(ctx, servers)
 		}, c.sourceServer)
 	if err != nil {
 		return nil, err
 	}
 	return &describeSourceServersResponse{Items: items, NextToken: next}, nil
+}
+
+// checkExtensions says of extended servers whether their staging accounts still let
+// them be.
+func (c caller) checkExtensions(ctx context.Context, servers []drs.SourceServer) error {
+	for i := range servers {
+		s := &servers[i]
+		if !s.Extended() || s.Staging.Error != "" {
+			continue
+		}
+		err := c.Protection.MayExtend(ctx, s.Staging.Account, c.account)
+		var refused *drs.Error
+		switch {
+		case errors.As(err, &refused):
+			s.Staging.Error = refused.Message
+		case err != nil:
+			return err
+		}
+	}
+	return nil
 }
 
 // agentVersion is the form that clients demand of an agent's version.

@@ -62,10 +62,10 @@ func (s *Service) MayExtend(ctx context.Context, staging, account drs.Account) e
 	return &drs.Error{
 		Kind: drs.KindAccessDenied,
 		Message: "Account " + staging.ID + " does not let account " + account.ID + " extend its source servers. " +
-			"Let its administrator create the role " + StagingRole(account) + ".",
+			"Let its administrator create the role " + StagingRole(account) + ", with a trust policy that lets account " + account.ID + " assume it.",
 	}
 }
 
-// StagingRole is the role whose being there, in a staging account, lets the account
-// extend source servers.
+// StagingRole is the role by which a staging account lets another one extend its
+// source servers: it must be there and trust that account.
 func StagingRole(target drs.Account) string { return "DRSStagingAccountRole_" + target.ID }

@@ -250,7 +250,7 @@ func (s *Service) apply(ctx context.Context, tx db.Tx, server *drs.SourceServer,
 // locked returns the refusal to delete a server's points, or nil.
 func (s *Service) locked(ctx context.Context, id drs.SourceServerID) (refusal, err error) {
 	until, err := s.Vault.LockedUntil(ctx, id)
-	if err != nil || until.IsZero() {
+	if err != nil || !until.After(time.Now()) {
 		return nil, err
 	}
 	return conflict(id, "Recovery snapshots of source server %s are locked until %s and cannot be deleted before.", id, until.UTC().Format(time.RFC3339)), nil

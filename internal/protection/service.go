@@ -54,8 +54,8 @@ type Vault interface {
 	CreateServer(ctx context.Context, server drs.SourceServerID) error
 	// DropServer deletes all that there is of the server; again does nothing.
 	DropServer(ctx context.Context, server drs.SourceServerID) error
-	// LockedUntil is the date until which some point of the server may not be
-	// deleted; zero: none is locked.
+	// LockedUntil is the last date until which some point of the server may not be
+	// deleted, which may be past; zero: there is none.
 	LockedUntil(ctx context.Context, server drs.SourceServerID) (time.Time, error)
 }
 

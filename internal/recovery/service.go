@@ -49,6 +49,10 @@ type Config struct {
 	DrillNetwork    machine.Network // of drills
 	RecoveryNetwork machine.Network // of recoveries
 
+	// MayExtend refuses to recover what a staging account does not let the account
+	// recover (any more); nil: nothing is refused.
+	MayExtend func(ctx context.Context, staging, account drs.Account) error
+
 	Quotas drs.Quotas
 	// PointWait is how long an on-demand point may take; 0 means 10 minutes, as
 	// the service documents.

@@ -222,12 +222,19 @@ func TestExtendedServer(t *testing.T) {
 	if own := s.server(t, staging); own.LifeCycle.LastLaunch != nil || own.LastLaunchResult != drs.LastLaunchNotStarted {
 		t.Errorf("staging server: %+v", own.LifeCycle)
 	}
+	var refused *drs.Error
+	s.Service.MayExtend = func(context.Context, drs.Account, drs.Account) error {
+		return &drs.Error{Kind: drs.KindAccessDenied, Message: "no"}
+	}
+	if _, err := s.StartRecovery(ctx, target, ask(extended.ID)); !errors.As(err, &refused) || refused.Kind != drs.KindConflict {
+		t.Errorf("launch without the staging account's trust: %v", err)
+	}
+	s.Service.MayExtend = nil
 	// Without the staging server there is nothing to launch from.
 	err = s.db.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return tx.DeleteServer(ctx, origin) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	var refused *drs.Error
 	if _, err := s.StartRecovery(ctx, target, ask(extended.ID)); !errors.As(err, &refused) || refused.Kind != drs.KindConflict {
 		t.Errorf("launch of an extension without its server: %v", err)
 	}

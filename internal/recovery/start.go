@@ -97,7 +97,9 @@ func (s *Service) mayStart(ctx context.Context, tx db.Tx, account drs.Account, r
 		if !ok {
 			return conflict(id, "Source server %s does not exist in this account and region. DescribeSourceServers lists those that do.", id)
 		}
-		if why := server.Staging.Error; why != "" {
+		if why, err := s.extension(ctx, server); err != nil {
+			return err
+		} else if why != "" {
 			return conflict(id, "Extended source server %s cannot be recovered. %s", id, why)
 		}
 		if state := server.Replication.State; state.Ended() {
@@ -115,6 +117,20 @@ func (s *Service) mayStart(ctx context.Context, tx db.Tx, account drs.Account, r
 		}
 	}
 	return nil
+}
+
+// extension tells why an extended server cannot be recovered; empty: it can, or is
+// none.
+func (s *Service) extension(ctx context.Context, server drs.SourceServer) (string, error) {
+	if !server.Extended() || server.Staging.Error != "" || s.MayExtend == nil {
+		return server.Staging.Error, nil
+	}
+	err := s.MayExtend(ctx, server.Staging.Account, server.Account)
+	var refused *drs.Error
+	if errors.As(err, &refused) {
+		return refused.Message, nil
+	}
+	return "", err
 }
 
 // vaultServer is where the data of one of the servers lies.

@@ -6,7 +6,10 @@ import (
 	"time"
 
 	"lifeboat/internal/drs"
+	"lifeboat/internal/iam/directory"
+	"lifeboat/internal/iam/policy"
 	"lifeboat/internal/ingest"
+	"lifeboat/internal/protection"
 	"lifeboat/internal/vault"
 )
 
@@ -52,4 +55,22 @@ func (v protectedVault) LockedUntil(ctx context.Context, server drs.SourceServer
 		}
 	}
 	return until, err
+}
+
+// trusts tells whether a staging account has the role that lets the target extend
+// its source servers.
+func (s *running) trusts(ctx context.Context, staging, target drs.Account) (bool, error) {
+	role, err := s.directory.Role(ctx, staging.ID, protection.StagingRole(target))
+	var refused *directory.Error
+	if errors.As(err, &refused) && refused.Code == directory.CodeAbsent {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	trust, err := policy.ParseTrust(role.Trust)
+	if err != nil {
+		return false, err
+	}
+	return trust.Trusts(target.ID, nil, "sts:AssumeRole", policy.Context{}) != policy.NotTrusted, nil
 }

@@ -298,7 +298,7 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 		return err
 	}
 	s.protection = protection.New(protection.Config{
-		DB: s.db, Agents: protectedAgents{s.ingest, catalog}, Vault: protectedVault{s.vault}, Log: s.Log.With("wing", "protection"),
+		DB: s.db, Agents: protectedAgents{s.ingest, catalog}, Vault: protectedVault{s.vault}, Trusts: s.trusts, Log: s.Log.With("wing", "protection"),
 	})
 	s.registration = ingest.Registrar{
 		CheckToken: tokens.Check,
@@ -333,7 +333,7 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 		LogKey: func(id drs.RecoveryInstanceID) ([]byte, error) { return s.dir.key("branch log " + string(id)) },
 
 		DrillNetwork: s.DrillNetwork, RecoveryNetwork: s.RecoveryNetwork,
-		Quotas: s.limits.Quotas, Log: s.Log.With("wing", "recovery"),
+		MayExtend: s.protection.MayExtend, Quotas: s.limits.Quotas, Log: s.Log.With("wing", "recovery"),
 		JobEnded: func(drs.JobID) { s.plans.Wake() }, // jobs run only after Run has begun, when plans is set
 	})
 	if err != nil {
