@@ -199,7 +199,7 @@ func bootRaw(ctx context.Context, argv []string, image, dir string) (seconds flo
 	if err != nil {
 		return 0, fmt.Errorf("%w: %s", err, text.String())
 	}
-	defer control.Close()
+	defer func() { err = errors.Join(err, control.Close()) }()
 	began := time.Now()
 	if err := control.Run(ctx, "cont", nil, nil); err != nil {
 		return 0, err

@@ -71,8 +71,11 @@ func (s *session) do(command, want string) error {
 		return err
 	}
 	said, err := s.prompt()
-	if err != nil || !strings.Contains(said, want) || strings.Contains(said, "failed") || strings.Contains(said, "rror") {
-		return fmt.Errorf("%s: qemu-io said %q, %v", command, said, err)
+	if err != nil {
+		return fmt.Errorf("%s: %w, after %q", command, err, said)
+	}
+	if !strings.Contains(said, want) || strings.Contains(said, "failed") || strings.Contains(said, "rror") {
+		return fmt.Errorf("%s: qemu-io said %q", command, said)
 	}
 	return nil
 }
