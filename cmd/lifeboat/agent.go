@@ -14,6 +14,7 @@ import (
 	"lifeboat/internal/drs"
 	"lifeboat/internal/recovery/convert"
 	"lifeboat/internal/source/agent"
+	"lifeboat/internal/source/freeze"
 	"lifeboat/internal/source/inventory"
 )
 
@@ -25,6 +26,9 @@ type agentCommand struct {
 	Disk    []string      `required:"" placeholder:"PATH" sep:"none" help:"Block device or disk image file to replicate; again for each disk, the boot disk first."`
 	Tracker string        `default:"auto" enum:"auto,scan,ebpf,qemu" help:"How changed blocks are found: ebpf (the kernel marks writes to block devices), scan (all is read and compared), or auto: ebpf where it works."`
 	Epoch   time.Duration `placeholder:"5s" help:"Spacing of recovery points; the server's choice by default."`
+
+	Freeze time.Duration `default:"2s" help:"The longest that filesystems are frozen for a recovery point of a disk that is never at rest; 0 never freezes. Needs the ebpf tracker."`
+	Hooks  string        `placeholder:"DIR" type:"existingdir" help:"Directory with the programs \"before\" and \"after\", to be run around each freeze: points are then consistent for the applications that they bring to rest."`
 
 	Hostname string     `placeholder:"NAME" help:"Name of the source server; this machine's by default."`
 	CPUs     int        `name:"cpus" placeholder:"N" help:"CPUs of the source server, where a disk image is not this machine's."`
@@ -52,12 +56,26 @@ func (c *agentCommand) Run(ctx context.Context) error {
 	default:
 		return usageError{fmt.Errorf("--boot-mode %s: want bios or uefi", c.BootMode)}
 	}
+	if c.Freeze <= 0 {
+		c.Freeze = -1
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
 	return agent.Run(ctx, agent.Config{
+		FreezeBound: c.Freeze, Guard: []string{self, "guard"}, Hooks: c.Hooks,
 		Server: c.Server, CAFile: c.CACert, Token: c.Token, State: c.State, Disks: c.Disk,
 		Tracker: c.Tracker, Overrides: overrides, BootMode: bootMode, Epoch: c.Epoch, Version: version,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel})),
 	})
 }
+
+// guardCommand is the agent's own helper.
+type guardCommand struct{}
+
+// Run thaws what an agent froze and does not thaw.
+func (guardCommand) Run() error { return freeze.Watch(os.Stdin, os.Stdout) }
 
 // bootMode reads off a disk how it boots.
 func bootMode(disk io.ReaderAt, size int64) drs.BootMode {

@@ -20,6 +20,7 @@ var version = "0.0.0-dev"
 type cli struct {
 	Server serverCommand `cmd:"" group:"run" help:"Run the server: the DRS API, the vault, and the machines it recovers."`
 	Agent  agentCommand  `cmd:"" group:"run" help:"Protect this machine: replicate its disks to a server."`
+	Guard  guardCommand  `cmd:"" hidden:"" help:"Thaw what an agent froze and does not thaw; agents start it."`
 	Env    envCommand    `cmd:"" group:"run" help:"Print the export lines with which AWS tools and the verbs below reach a server."`
 	Demo   demoCommand   `cmd:"" group:"run" help:"Protect a small machine, kill it, recover it, and show what survived. Ends by itself."`
 

@@ -21,8 +21,12 @@ const (
 type CutMethod string
 
 const (
-	// QuietPass: nothing changed between two complete reads of the disks.
+	// QuietPass: nothing changed between two complete reads of the disks, or nothing
+	// was written while all that had changed was read.
 	QuietPass CutMethod = "quiet-pass"
+	// Frozen: all filesystems were held still while the rest was read, and nothing
+	// was written.
+	Frozen CutMethod = "frozen"
 	// NoGuarantee: the disks changed while they were read.
 	NoGuarantee CutMethod = "none"
 )

@@ -23,6 +23,7 @@ import (
 	"lifeboat/internal/ingest"
 	"lifeboat/internal/source/agent"
 	"lifeboat/internal/source/blocktrack/tracktest"
+	"lifeboat/internal/source/freeze"
 	"lifeboat/internal/source/inventory"
 	"lifeboat/internal/vault"
 )
@@ -189,6 +190,10 @@ func TestMain(m *testing.M) {
 	switch kind, arg, _ := strings.Cut(os.Getenv(role), " "); kind {
 	case "server":
 		err = serveProcess(arg)
+	case "guard":
+		if err = freeze.Watch(os.Stdin, os.Stdout); err == nil {
+			return
+		}
 	case "agent":
 		args := strings.Fields(arg)
 		err = agent.Run(context.Background(), agent.Config{

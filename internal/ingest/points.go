@@ -115,10 +115,21 @@ func (w *worker) point(m *replication.Commit, now time.Time) *drs.RecoveryPoint 
 	}
 	p.Taken = earlier(p.Taken, now)
 	p.Expected = earlier(m.Expected, p.Taken)
-	if m.Method == replication.MethodQuietPass {
+	switch m.Method {
+	case replication.MethodQuietPass:
 		p.Method = drs.QuietPass
 		if m.Consistency != replication.ConsistencyFuzzy {
 			p.Consistency = drs.CrashConsistent
+		}
+	case replication.MethodFrozen:
+		p.Method = drs.Frozen
+		switch m.Consistency {
+		case replication.ConsistencyCrash:
+			p.Consistency = drs.CrashConsistent
+		case replication.ConsistencyFilesystem:
+			p.Consistency = drs.FilesystemConsistent
+		case replication.ConsistencyApplication:
+			p.Consistency = drs.ApplicationConsistent
 		}
 	}
 	return p

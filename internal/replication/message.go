@@ -154,6 +154,7 @@ const (
 const (
 	MethodNone      uint8 = 0
 	MethodQuietPass uint8 = 1
+	MethodFrozen    uint8 = 2
 )
 
 // Commit closes the open epoch, agent to server.

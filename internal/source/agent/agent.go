@@ -31,6 +31,14 @@ type Config struct {
 	// nil, or BootUnknown from it, leaves the mode unknown.
 	BootMode func(disk io.ReaderAt, size int64) drs.BootMode
 
+	// FreezeBound is the longest that filesystems are frozen for a cut; 0: 2 s, less:
+	// they never are. Guard is the command of the process that then thaws them (it
+	// calls freeze.Watch); empty: nothing is frozen. Hooks is a directory with programs
+	// to run before and after each freeze; empty: none.
+	FreezeBound time.Duration
+	Guard       []string
+	Hooks       string
+
 	// Epoch is the wanted spacing of epochs; 0: the server's setting.
 	Epoch time.Duration
 	// FuzzyAfter is how long disks may go without a quiet pass before a fuzzy
@@ -83,7 +91,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer disks.close()
-	a := &agent{cfg: cfg, log: cfg.Logger, disks: disks}
+	a := &agent{cfg: cfg, log: cfg.Logger, disks: disks, hooks: hooks{cfg.Hooks}}
 	a.throttle = new(replication.Throttle)
 	if err := a.identify(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -98,6 +106,10 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer func() { _ = a.tracker.Close() }() // what it knows dies with the agent anyway
+	if err := a.openGuard(); err != nil {
+		return err
+	}
+	defer a.closeGuard()
 	a.log.Info("agent ready", "server", a.id.SourceServerID, "replication", a.id.ReplicationAddress,
 		"disks", cfg.Disks, "tracker", a.tracker.Name())
 	return a.replicate(ctx)
@@ -106,6 +118,9 @@ func Run(ctx context.Context, cfg Config) error {
 func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.FreezeBound == 0 {
+		c.FreezeBound = defaultFreezeBound
 	}
 	if c.FuzzyAfter == 0 {
 		c.FuzzyAfter = defaultFuzzyAfter
@@ -150,6 +165,8 @@ type agent struct {
 	live     blocktrack.Watcher   // the tracker, if it sees writes as they happen; else nil
 	todo     []blocktrack.Changes // by disk: to be read besides what the tracker names next
 	throttle *replication.Throttle
+	freezer  freezer
+	hooks    hooks
 
 	ledger ledger
 	loaded bool // the tables hold what the vault had at ledger's head

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"lifeboat/internal/drs"
 	"lifeboat/internal/replication"
 	"lifeboat/internal/source/blocktrack"
 )
@@ -84,17 +85,29 @@ func (c *cutter) turn(ctx context.Context) error {
 	if rest {
 		return c.conclude(ctx, start, true, passResult{})
 	}
-	result, err := c.pass(ctx)
-	c.lastTook = time.Since(start)
+	quiet := false
+	result, err := c.pass(ctx, queued, func() (err error) {
+		if c.s.a.live != nil {
+			start = time.Now()
+			quiet, err = c.s.a.live.Quiet()
+		}
+		return err
+	})
+	c.lastTook = time.Since(c.lastStart)
 	c.unsealed = c.unsealed || result.chunks > 0
 	if err != nil {
 		return err
 	}
-	quiet := result.chunks == 0 && c.s.a.complete
+	if c.s.a.live == nil {
+		// Nothing changed between the pass before and this one: all disks were as the
+		// vault has them at the moment this pass began.
+		quiet = result.chunks == 0 && c.s.a.complete
+	}
 	c.s.a.complete, c.bulk = true, false
-	if c.s.a.live != nil {
-		start = time.Now()
-		if quiet, err = c.s.a.live.Quiet(); err != nil {
+	if c.s.a.live != nil && !quiet && c.s.a.freezer.due(time.Now(), result.bytes, c.passes) {
+		sealed, err := c.frozenCut(ctx)
+		c.lastTook = time.Since(c.lastStart)
+		if err != nil || sealed {
 			return err
 		}
 	}
@@ -182,9 +195,16 @@ func (c *cutter) seal(ctx context.Context, taken time.Time, consistency, method 
 		return errRefused
 	}
 	c.unsealed, c.answering, c.triesToRest = false, nil, 0
-	c.s.a.log.Info("recovery point", "taken", taken.UTC(), "crash_consistent", consistency == replication.ConsistencyCrash,
+	c.s.a.log.Info("recovery point", "taken", taken.UTC(), "consistency", consistencyNames[consistency],
 		"epoch", c.s.a.ledger.at().number, "dur", time.Since(begun))
 	return nil
+}
+
+var consistencyNames = map[uint8]drs.Consistency{
+	replication.ConsistencyFuzzy:       drs.Fuzzy,
+	replication.ConsistencyCrash:       drs.CrashConsistent,
+	replication.ConsistencyFilesystem:  drs.FilesystemConsistent,
+	replication.ConsistencyApplication: drs.ApplicationConsistent,
 }
 
 // takeRequests takes up the point requests that came in: the next pass begins
@@ -296,7 +316,7 @@ func (c *cutter) grow(ctx context.Context) error {
 // share of the time in passes. A point request ends it.
 func (c *cutter) pause(ctx context.Context) error {
 	share := idleShare
-	if !c.restless.IsZero() {
+	if !c.restless.IsZero() || c.s.a.live != nil { // with a live tracker no pass is for nothing
 		share = busyShare
 	}
 	if len(c.answering) > 0 || c.passes%burstPasses != 0 {

@@ -80,6 +80,14 @@ func (s *diskSet) cached() []string {
 	return names
 }
 
+func (s *diskSet) names() []string {
+	var names []string
+	for _, d := range s.all {
+		names = append(names, d.name)
+	}
+	return names
+}
+
 func (s *diskSet) close() {
 	for _, d := range s.all {
 		_ = d.dev.Close() // read only: nothing can be lost

@@ -8,5 +8,6 @@
 // called crash-consistent only after a complete pass over all disks that found
 // nothing changed since the pass before.
 //
-// What it does not: a disk that never rests gets fuzzy points only, and says so.
+// What it does not: a disk that never rests and cannot be frozen gets fuzzy points
+// only, and says so.
 package agent

@@ -33,11 +33,13 @@ type passResult struct {
 }
 
 // pass reads what may have changed, in parallel, and ships what did. What a failed
-// pass was to read the next one is.
+// pass was to read the next one is. Up to queue packed chunks wait for the line; read
+// is called when all has been read and before it has been sent.
 //
 //	readers: read -> skip zeros, digest, compare -> pack --queue--> shipper: credit, throttle, send
-func (c *cutter) pass(ctx context.Context) (result passResult, err error) {
-	if err := c.takeChanges(ctx); err != nil {
+func (c *cutter) pass(ctx context.Context, queue int, read func() error) (result passResult, err error) {
+	lost, err := c.takeChanges(ctx)
+	if err != nil {
 		return result, err
 	}
 	todo := c.s.a.todo
@@ -45,7 +47,7 @@ func (c *cutter) pass(ctx context.Context) (result passResult, err error) {
 	if c.s.a.live == nil && !c.bulk && len(c.answering) == 0 && c.restless.IsZero() {
 		workers = 1 // nobody waits: the source's own work goes first
 	}
-	items := make(chan item, queued)
+	items := make(chan item, queue)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(items)
@@ -55,6 +57,12 @@ func (c *cutter) pass(ctx context.Context) (result passResult, err error) {
 			if err := blocktrack.Read(ctx, d.dev, d.table, todo[i], workers, &d.scanned, emit); err != nil {
 				return err
 			}
+		}
+		if err := read(); err != nil {
+			return err
+		}
+		for _, l := range lost { // not before: it may have been read in a freeze
+			c.s.a.log.Warn("the tracker lost sight of the writes to a disk: all of it is read", "disk", l.disk, "why", l.why)
 		}
 		return nil
 	})
@@ -71,21 +79,24 @@ func (c *cutter) pass(ctx context.Context) (result passResult, err error) {
 	return result, nil
 }
 
+// blindness is why a disk has to be read as a whole.
+type blindness struct{ disk, why string }
+
 // takeChanges adds what the tracker names to what is to be read.
-func (c *cutter) takeChanges(ctx context.Context) error {
+func (c *cutter) takeChanges(ctx context.Context) (lost []blindness, err error) {
 	a := c.s.a
 	changes, err := a.tracker.Swap(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i, named := range changes {
 		if named.All && a.live != nil && !a.todo[i].All {
-			a.log.Warn("the tracker lost sight of the writes to a disk: all of it is read", "disk", a.disks.all[i].name, "why", named.Why)
+			lost = append(lost, blindness{a.disks.all[i].name, named.Why})
 			c.s.phase(replication.PhaseScanning, "", "")
 		}
 		a.todo[i] = blocktrack.Union(a.todo[i], named)
 	}
-	return nil
+	return lost, nil
 }
 
 // pack runs in a reader.

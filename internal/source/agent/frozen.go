@@ -1,0 +1,147 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"lifeboat/internal/replication"
+	"lifeboat/internal/source/freeze"
+)
+
+// A disk that is written to all the time has no quiet pass. Where the tracker sees
+// writes and the disk's filesystems can be frozen, they are, for the reading of
+// what changed since the pass before: a frozen cut.
+const (
+	defaultFreezeBound = 2 * time.Second
+
+	// A cut is tried once a pass found no more than freezeAt bytes, or at the end of
+	// a burst of passes.
+	freezeAt = 16 << 20
+	// frozenQueue packed chunks may wait for the line, so that it does not matter
+	// how fast that is: 64 MiB at most, before packing.
+	frozenQueue = 1024
+	// freezeShare is the most of its time that a server is frozen.
+	freezeShare = 0.1
+
+	freezeRetryFirst = 5 * time.Second
+	freezeRetryMost  = 5 * time.Minute
+)
+
+// freezer decides when to freeze.
+type freezer struct {
+	guard *freeze.Guard // nil: never
+	next  time.Time     // not before
+	retry time.Duration // after the latest of a row of cuts that were given up
+}
+
+// openGuard starts the process that thaws what this one does not, where something
+// may be frozen at all.
+func (a *agent) openGuard() error {
+	if len(a.cfg.Guard) == 0 || a.cfg.FreezeBound < 0 || a.live == nil || a.freezer.guard != nil {
+		return nil
+	}
+	guard, err := freeze.StartGuard(a.cfg.Guard)
+	if err != nil {
+		return err
+	}
+	a.freezer.guard = guard
+	return nil
+}
+
+// closeGuard ends the guard, which thaws what may still be frozen.
+func (a *agent) closeGuard() {
+	if a.freezer.guard != nil {
+		if err := a.freezer.guard.Close(); err != nil {
+			a.log.Warn("guard of frozen filesystems", "err", err)
+		}
+	}
+}
+
+// due tells whether a pass without rest should be followed by a frozen cut.
+func (f *freezer) due(now time.Time, bytes int64, passes int) bool {
+	return f.guard != nil && !now.Before(f.next) && (bytes <= freezeAt || passes%burstPasses == burstPasses-1)
+}
+
+// held takes note of a cut.
+func (f *freezer) held(now time.Time, d time.Duration) {
+	f.retry = 0
+	f.next = now.Add(time.Duration(float64(d) * (1/freezeShare - 1)))
+}
+
+// gaveUp takes note of one that came to nothing.
+func (f *freezer) gaveUp(now time.Time) {
+	f.retry = min(max(2*f.retry, freezeRetryFirst), freezeRetryMost)
+	f.next = now.Add(f.retry)
+}
+
+// frozenCut freezes, reads and thaws, and seals a point if nothing was written
+// meanwhile. sealed is false when this came to nothing; then the pass was one like
+// others.
+func (c *cutter) frozenCut(ctx context.Context) (sealed bool, err error) {
+	a := c.s.a
+	mounts, err := freeze.Mounts(a.disks.names())
+	if err != nil || len(mounts) == 0 {
+		if err != nil {
+			a.log.Warn("no frozen cut", "err", err)
+		}
+		a.freezer.gaveUp(time.Now())
+		return false, nil
+	}
+	application := a.hooks.before(ctx, a.log)
+	frozen, err := a.freezer.guard.Freeze(mounts, a.cfg.FreezeBound)
+	if err != nil {
+		a.hooks.after(ctx, a.log)
+		a.log.Warn("no frozen cut", "err", err)
+		a.freezer.gaveUp(time.Now())
+		return false, nil
+	}
+	// Until the thaw: no file is touched, nothing is logged.
+	var quiet bool
+	var at time.Time
+	var held time.Duration
+	var thawErr error
+	thawed := false
+	thaw := func() {
+		if !thawed {
+			thawed = true
+			held, thawErr = frozen.Thaw()
+			a.hooks.after(ctx, a.log)
+		}
+	}
+	result, err := c.pass(ctx, frozenQueue, func() (err error) {
+		at = time.Now()
+		quiet, err = a.live.Quiet()
+		thaw()
+		return err
+	})
+	thaw()
+	c.unsealed = c.unsealed || result.chunks > 0
+	if err != nil {
+		return false, err
+	}
+	whole := quiet && thawErr == nil
+	if !whole {
+		if thawErr == nil {
+			thawErr = errors.New("something else than the frozen filesystems wrote to the disks")
+		}
+		a.log.Warn("a frozen cut came to nothing", "err", thawErr, "freeze", held, "changed_bytes", result.bytes)
+		a.freezer.gaveUp(time.Now())
+		return false, nil
+	}
+	consistency := replication.ConsistencyCrash
+	switch {
+	case frozen.Whole && application:
+		consistency = replication.ConsistencyApplication
+	case frozen.Whole:
+		consistency = replication.ConsistencyFilesystem
+	}
+	a.freezer.held(time.Now(), held)
+	a.log.Info("frozen cut", "freeze", held, "filesystems", len(mounts), "changed_bytes", result.bytes)
+	if err := c.seal(ctx, at, consistency, replication.MethodFrozen); err != nil {
+		return false, err
+	}
+	c.restless, c.passes = time.Time{}, 0
+	c.s.rest(at)
+	return true, nil
+}
