@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -18,10 +17,6 @@ import (
 	"lifeboat/internal/drs"
 	"lifeboat/internal/iam"
 )
-
-// MaxBody is the largest request body that is read; the largest valid request
-// is far smaller.
-const MaxBody = 1 << 20
 
 // Recovery starts the jobs of an account. It refuses what the state of the
 // resources does not allow with *drs.Error. When it returns a job, the job is
@@ -92,8 +87,9 @@ type API struct {
 	Config
 	operations map[route]*operation
 	schemas    huma.Registry
-	document   []byte // the OpenAPI document
-	page       []byte // the same for people
+	document   []byte        // the OpenAPI document
+	page       []byte        // the same for people
+	large      chan struct{} // one slot per large body being read
 }
 
 // New makes an API. It fails only on a Config that lacks something.
@@ -107,7 +103,7 @@ func New(c Config) (*API, error) {
 	if c.InstanceType == nil {
 		c.InstanceType = func(drs.SourceProperties) string { return "" }
 	}
-	a := &API{Config: c, operations: map[route]*operation{}, schemas: newRegistry()}
+	a := &API{Config: c, operations: map[route]*operation{}, schemas: newRegistry(), large: make(chan struct{}, largeBodies)}
 	a.register()
 	document, err := json.Marshal(a.openAPI())
 	if err != nil {
@@ -194,7 +190,7 @@ func (a *API) record(call Call) {
 // serve runs one request up to its encoded reply, which it leaves in the call.
 func (a *API) serve(w http.ResponseWriter, r *http.Request, call *Call) error {
 	ctx := r.Context()
-	body, err := readBody(w, r)
+	body, err := a.readBody(w, r)
 	if err != nil {
 		return err
 	}
@@ -243,23 +239,6 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, call *Call) error {
 		return fmt.Errorf("encode reply of %s: %w", op.name, err)
 	}
 	return nil
-}
-
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return nil, &protocolError{"MalformedHttpRequestException", http.StatusBadRequest,
-			fmt.Sprintf("Content-Encoding %q is not supported; send the body as it is.", encoding)}
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		return nil, &protocolError{"RequestEntityTooLargeException", http.StatusRequestEntityTooLarge,
-			fmt.Sprintf("The request body is larger than %d bytes.", tooLarge.Limit)}
-	case err != nil:
-		return nil, &protocolError{"RequestAbortedException", http.StatusBadRequest, "The request body ended early."}
-	}
-	return body, nil
 }
 
 func writeBody(w http.ResponseWriter, log *slog.Logger, status int, body []byte) {

@@ -164,6 +164,8 @@ func (c *checker) entries(s, of *huma.Schema, path string, object map[string]any
 	for _, key := range sortedNames(object) {
 		if names != nil {
 			c.text(names, path+" (a key)", key)
+		} else {
+			c.noZero(path, key)
 		}
 		if v := object[key]; v != nil {
 			kept[key] = c.value(of, path, v)
@@ -188,6 +190,7 @@ func (c *checker) list(s *huma.Schema, path string, list []any) []any {
 }
 
 func (c *checker) text(s *huma.Schema, path, text string) {
+	c.noZero(path, text)
 	length := utf8.RuneCountInString(text)
 	if s.MinLength != nil && length < *s.MinLength {
 		c.wrong(path, text, "have length greater than or equal to %d", *s.MinLength)
@@ -200,6 +203,13 @@ func (c *checker) text(s *huma.Schema, path, text string) {
 	}
 	if len(s.Enum) > 0 && !slices.Contains(s.Enum, any(text)) {
 		c.wrong(path, text, "satisfy enum value set: %v", s.Enum)
+	}
+}
+
+// noZero refuses what no database keeps as text, and nobody means.
+func (c *checker) noZero(path, text string) {
+	if strings.IndexByte(text, 0) >= 0 {
+		c.wrong(path, nil, "not contain the character U+0000")
 	}
 }
 

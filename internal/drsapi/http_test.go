@@ -289,6 +289,9 @@ func FuzzAPI(f *testing.F) {
 	f.Add("DELETE", "/tags/arn:aws:drs:eu-west-1:111122223333:job/x?tagKeys=%ff&tagKeys", "")
 	f.Add("DELETE", "/tags/arn:aws:drs:eu-west-1:111122223333:job/x?tagKeys=a;b", "")
 	f.Add("POST", "//DescribeJobs", "{}")
+	f.Add("POST", "/CreateRecoveryPlan", `{"name":"p","description":"\u0000","tags":{"\u0000":"\ud800"},"clientToken":"t"}`)
+	f.Add("POST", "/CreateRecoveryPlanStep", `{"recoveryPlanArn":"arn:aws:drs:eu-west-1:111122223333:recovery-plan/plan-0123456789abcdef0","stepName":"s","configuration":{"waitStepConfiguration":{"waitDurationMinutes":1}}}`)
+	f.Add("POST", "/CreateSourceNetwork", `{"vpcID":"vpc-01234567","originAccountID":"111122223333","originRegion":"eu-west-1"}`)
 	f.Add("POST", "/TerminateRecoveryInstances", `{"recoveryInstanceIDs":["i-0123456789abcdef0"]}`)
 	f.Add("POST", "/UpdateLaunchConfiguration", `{"sourceServerID":"s-0123456789abcdef0","licensing":{"osByol":true}}`)
 	f.Fuzz(func(t *testing.T, method, target, body string) {

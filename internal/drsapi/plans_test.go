@@ -23,7 +23,7 @@ func (s *site) ask(status int, operation string, in map[string]any) map[string]a
 	}
 	got := s.send(home, "POST", "/"+operation, string(body))
 	if got.status != status {
-		s.t.Fatalf("%s: %d %s, want %d", operation, got.status, got.body, status)
+		s.t.Fatalf("%s: %d %s, want %d\n%s", operation, got.status, got.body, status, s.log)
 	}
 	out := map[string]any{}
 	if err := json.Unmarshal(got.body, &out); err != nil {
