@@ -45,7 +45,7 @@ func (f *verifier) object(ctx context.Context, name string, refs *references) er
 	f.mu.Lock()
 	f.report.Objects++
 	f.mu.Unlock()
-	return f.note(err, finding{Damage: Damage{Object: name, Server: at.server, Derived: at.kind.derived()}})
+	return f.note(err, finding{Damage: Damage{Object: name, Server: at.server, Derived: refs.derived(name, at.kind)}})
 }
 
 // note keeps what an error tells about an object.
@@ -226,8 +226,8 @@ func (f *verifier) segment(ctx context.Context, name string, at place, offset, l
 			return err
 		}
 		if ix, err = f.v.readIndex(ctx, at.server, key, ref); err != nil {
-			if errors.Is(err, blob.ErrAbsent) {
-				return err
+			if _, gone := f.store.Size(ctx, name); errors.Is(gone, blob.ErrAbsent) {
+				return gone
 			}
 			return f.note(err, found)
 		}

@@ -21,11 +21,22 @@ type references struct {
 	branches []reference
 	segments map[string]*segmentRef // objects of their own, by the ID in the name
 	inline   map[place]*segmentRef  // by the manifest that carries them
+	begins   map[string]bool        // checkpoints at which reading a branch may begin, older manifests being gone
+}
+
+// derived tells whether an object is made again by itself when it is lost.
+func (r *references) derived(name string, kind objectKind) bool {
+	return kind.derived() && (r == nil || !r.begins[name])
 }
 
 type reference struct {
 	b  *branch
 	st *state
+}
+
+// names tells whether the object is needed.
+func (r *references) names(object string) bool {
+	return r.segments[object] != nil || r.begins[object] || r.inline[placeOf(object)] != nil
 }
 
 // segmentNamed returns the segment that is an object; nil: nobody needs it.
@@ -91,9 +102,15 @@ func (f *verifier) references(ctx context.Context, id drs.SourceServerID) (*refe
 	if err != nil {
 		return nil, err
 	}
-	r := &references{server: id, key: key, segments: map[string]*segmentRef{}, inline: map[place]*segmentRef{}}
+	r := &references{server: id, key: key, segments: map[string]*segmentRef{}, inline: map[place]*segmentRef{}, begins: map[string]bool{}}
 	damage, err := f.v.eachBranch(ctx, id, func(b *branch, st *state) bool {
 		r.branches = append(r.branches, reference{b, st})
+		if st.restated.checkpoint > 0 {
+			r.begins[checkpointName(id, b.name, st.restated.checkpoint)] = true
+		}
+		if st.restated.floor > 1 {
+			r.begins[checkpointName(id, b.name, st.restated.floor)] = true
+		}
 		for i := range st.segments.items {
 			ref := &st.segments.items[i]
 			if ref.host == 0 {
@@ -141,16 +158,16 @@ func split(err error) []error {
 	return []error{err}
 }
 
-// absent looks for segments that are needed and were not listed. Some were made after
+// absent looks for segments and checkpoints that are needed and were not listed. Some were made after
 // the listing, others folded away since: only what the newest state needs is missed.
 func (f *verifier) absent(ctx context.Context, refs *references, names []string) error {
 	there := make(map[string]bool, len(names))
 	for _, name := range names {
 		there[name] = true
 	}
-	gone := func(r *references) (out []*segmentRef, err error) {
-		check := func(ref *segmentRef) {
-			object := ref.object(r.server)
+	gone := func(r *references) (out map[string]*segmentRef, err error) {
+		out = map[string]*segmentRef{}
+		check := func(object string, ref *segmentRef) {
 			if there[object] || err != nil {
 				return
 			}
@@ -159,16 +176,19 @@ func (f *verifier) absent(ctx context.Context, refs *references, names []string)
 			case failed == nil:
 				there[object] = true
 			case errors.Is(failed, blob.ErrAbsent):
-				out = append(out, ref)
+				out[object] = ref
 			default:
 				err = failed
 			}
 		}
 		for _, ref := range r.segments {
-			check(ref)
+			check(ref.object(r.server), ref)
 		}
 		for _, ref := range r.inline {
-			check(ref)
+			check(ref.object(r.server), ref)
+		}
+		for name := range r.begins {
+			check(name, nil)
 		}
 		return out, err
 	}
@@ -176,16 +196,16 @@ func (f *verifier) absent(ctx context.Context, refs *references, names []string)
 	if err != nil || len(missed) == 0 {
 		return err
 	}
+	// What upkeep deletes, no state names any more that is read after the deletion.
 	again, err := f.references(ctx, refs.server)
 	if err != nil {
 		return err
 	}
 	*refs = *again
-	if missed, err = gone(refs); err != nil {
-		return err
-	}
-	for _, ref := range missed {
-		object := ref.object(refs.server)
+	for object, ref := range missed {
+		if !refs.names(object) {
+			continue
+		}
 		err := &CorruptError{Object: object, Reason: "absent, although it is needed"}
 		if err := f.note(err, finding{Damage: Damage{Object: object, Server: refs.server}, segment: ref, absent: true}); err != nil {
 			return err
@@ -275,6 +295,11 @@ func (f *verifier) hurt(ctx context.Context, refs *references) error {
 	if len(bad) == 0 {
 		return nil
 	}
+	again, err := f.references(ctx, refs.server) // as it is now, after whatever upkeep did
+	if err != nil {
+		return err
+	}
+	*refs = *again
 	slices.SortFunc(bad, func(a, b *finding) int { return strings.Compare(a.Object, b.Object) })
 	for _, r := range refs.branches {
 		points := r.st.points.items

@@ -7,11 +7,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/vault"
 	"lifeboat/internal/vault/blob"
 	"lifeboat/internal/vault/blob/blobtest"
+	"lifeboat/internal/vault/retention"
 )
 
 func (h *history) audit(t *testing.T, store blob.Store, opt vault.VerifyOptions) (vault.VerifyReport, error) {
@@ -265,4 +267,90 @@ type awayStore struct{ blob.Store }
 
 func (s *awayStore) Size(ctx context.Context, name string) (int64, error) {
 	return 0, errors.New("connection refused")
+}
+
+// Verification bears commits, folds and collections that go on meanwhile, in another
+// process: what vanishes because nothing needs it any more is no damage.
+func TestVerifyBesideUpkeep(t *testing.T) {
+	store, keys := blobtest.NewMem(), newKey(t)
+	v := newVault(t, store, keys, vault.Options{}.Small())
+	policy := retention.Policy{Rules: []retention.Rule{{Every: time.Hour, For: 24 * time.Hour}}}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w, err := v.Writer(ctxOf, server, vault.MainBranch)
+		for i := 1; i <= 150 && err == nil; i++ {
+			var e *vault.Epoch
+			if e, err = w.Begin(ctxOf, []vault.Volume{{ID: 1, Size: 64 * vault.BlockSize}}); err != nil {
+				break
+			}
+			for b := range uint64(1 + i%40) {
+				if err == nil {
+					err = e.Append(frame(1, blocks(uint64(i), 1), vault.CodecRaw, vault.Extent{Block: (b + uint64(i)) % 64, Count: 1}))
+				}
+			}
+			p := point(i)
+			p.Taken = p.Taken.Add(time.Duration(i) * 10 * time.Minute)
+			if err == nil {
+				_, err = e.Commit(ctxOf, p)
+			}
+			if err == nil && i%3 == 0 {
+				_, err = v.Maintain(ctxOf, server, policy, p.Taken)
+			}
+			if err == nil && i%20 == 0 {
+				_, err = v.Collect(ctxOf, server)
+			}
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		report, err := vault.Verify(ctxOf, store, keys, vault.Options{}.Small(), vault.VerifyOptions{})
+		if err != nil || !report.Sound() {
+			t.Fatalf("%v: %+v", err, report)
+		}
+		if report.UnknownCount > 0 {
+			t.Fatalf("unknown: %v", report.Unknown)
+		}
+	}
+}
+
+// A checkpoint at which reading begins, because older manifests are gone, is not
+// derived: its loss is told, although the one before it stands in.
+func TestVerifyMissesABegin(t *testing.T) {
+	store, keys := blobtest.NewMem(), newKey(t)
+	v := newVault(t, store, keys, vault.Options{}.Small())
+	w := must(v.Writer(ctxOf, server, vault.MainBranch))(t)
+	var checkpoint string
+	for i := 1; i <= 400 && checkpoint == ""; i++ {
+		e := must(w.Begin(ctxOf, []vault.Volume{{ID: 1, Size: 64 * vault.BlockSize}}))(t)
+		if err := e.Append(frame(1, blocks(uint64(i), 1), vault.CodecRaw, vault.Extent{Block: uint64(i % 64), Count: 1})); err != nil {
+			t.Fatal(err)
+		}
+		p := point(i)
+		p.Taken = p.Taken.Add(time.Duration(i) * 10 * time.Minute)
+		must(e.Commit(ctxOf, p))(t)
+		must(v.Maintain(ctxOf, server, retention.Policy{}, p.Taken))(t)
+		for _, name := range store.Names() {
+			if strings.HasSuffix(name, ".checkpoint") {
+				checkpoint = name
+			}
+		}
+	}
+	if checkpoint == "" {
+		t.Fatal("no checkpoint was ever written")
+	}
+	w.Close()
+	v.WaitTasks()
+	store.Replace(checkpoint, nil)
+	report, err := vault.Verify(ctxOf, store, keys, vault.Options{}.Small(), vault.VerifyOptions{})
+	if err != nil || len(report.Damages) != 1 || report.Damages[0].Object != checkpoint || report.Damages[0].Derived || len(report.Servers[0].Hurt) != 0 {
+		t.Errorf("%v: %+v", err, report)
+	}
 }
