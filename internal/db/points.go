@@ -49,8 +49,14 @@ func (d *DB) AddPoint(ctx context.Context, p drs.RecoveryPoint) error {
 		if ended, err := tx.ended(ctx, p.SourceServer); err != nil || ended {
 			return err
 		}
-		_, err := tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx)
-		return err
+		result, err := tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx)
+		if err != nil {
+			return err
+		}
+		if n, err := result.RowsAffected(); err != nil || n == 0 || !p.Bootable() {
+			return err
+		}
+		return tx.emitPoint(ctx, p)
 	})
 	if err != nil {
 		return fmt.Errorf("add recovery point %s: %w", p.ID, err)

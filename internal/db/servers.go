@@ -187,7 +187,7 @@ func (d *DB) AllServers(ctx context.Context) ([]drs.SourceServer, error) {
 func (d *DB) ReportReplication(ctx context.Context, id drs.SourceServerID, info drs.DataReplicationInfo, seen time.Time) error {
 	err := d.InTx(ctx, func(ctx context.Context, tx Tx) error {
 		var kept serverRow
-		err := tx.NewSelect().Model(&kept).Column("replication").Where("id = ?", id).Scan(ctx)
+		err := tx.NewSelect().Model(&kept).Column("account", "region", "replication").Where("id = ?", id).Scan(ctx)
 		if errors.Is(absent(err), ErrAbsent) {
 			return nil
 		}
@@ -208,8 +208,14 @@ func (d *DB) ReportReplication(ctx context.Context, id drs.SourceServerID, info 
 		if follows && slices.ContainsFunc(info.Disks, func(disk drs.ReplicatedDisk) bool { return disk.Replicated > 0 }) {
 			q = q.Set("first_byte = CASE first_byte WHEN 0 THEN ? ELSE first_byte END", stampOf(time.Now()))
 		}
-		_, err = q.Exec(ctx)
-		return err
+		if _, err := q.Exec(ctx); err != nil || !follows {
+			return err
+		}
+		account := drs.Account{ID: kept.Account, Region: kept.Region}
+		if e := drs.StalledChange(account, id, kept.Replication.V, info, time.Now()); e != nil {
+			return tx.Emit(ctx, *e)
+		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("report replication of %s: %w", id, err)

@@ -1,6 +1,10 @@
 package drs
 
-import "time"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+)
 
 // Consistency says what a recovery point promises about its disks.
 type Consistency string
@@ -48,3 +52,10 @@ type RecoveryPoint struct {
 
 // Bootable tells whether the point may be chosen without the user naming it.
 func (p RecoveryPoint) Bootable() bool { return p.Consistency != Fuzzy }
+
+// VolumeSnapshotID names the image of one disk in a point. The vault keeps the
+// images of a point together, so the name is derived from it.
+func VolumeSnapshotID(point RecoverySnapshotID, device string) string {
+	sum := sha256.Sum256([]byte(string(point) + "\x00" + device))
+	return "snap-" + hex.EncodeToString(sum[:])[:idDigits]
+}

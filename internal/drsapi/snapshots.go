@@ -72,8 +72,6 @@ func (c caller) describeRecoverySnapshots(ctx context.Context, in *describeRecov
 	return &describeRecoverySnapshotsResponse{Items: items, NextToken: next}, nil
 }
 
-const snapshotDigits = 17
-
 // recoverySnapshotOf names one volume image per disk of the server. The vault
 // keeps them together under the point, so their IDs are derived from it.
 func recoverySnapshotOf(p drs.RecoveryPoint, disks []drs.Disk) recoverySnapshot {
@@ -83,7 +81,7 @@ func recoverySnapshotOf(p drs.RecoveryPoint, disks []drs.Disk) recoverySnapshot 
 		ExpectedTimestamp: timestampOf(p.Expected),
 		Timestamp:         timestampOf(p.Taken),
 		EBSSnapshots: mapped(disks, func(d drs.Disk) string {
-			return derivedID("snap-", snapshotDigits, string(p.ID), d.Device)
+			return drs.VolumeSnapshotID(p.ID, d.Device)
 		}),
 		Consistency: string(p.Consistency),
 	}

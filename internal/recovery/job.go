@@ -125,7 +125,13 @@ func (r serverRun) advanceIn(ctx context.Context, tx db.Tx, to drs.LaunchStatus,
 	case drs.LaunchFailed:
 		result = drs.LastLaunchFailed
 	}
-	return tx.SetLastLaunch(ctx, r.lastLaunch(to), result, r.part.SourceServer)
+	if err := tx.SetLastLaunch(ctx, r.lastLaunch(to), result, r.part.SourceServer); err != nil {
+		return err
+	}
+	if to != drs.LaunchLaunched && to != drs.LaunchFailed {
+		return nil
+	}
+	return tx.Emit(ctx, drs.LaunchResult(r.job, r.part.SourceServer, to == drs.LaunchLaunched, now()))
 }
 
 func (r serverRun) lastLaunch(status drs.LaunchStatus) *drs.LastLaunch {

@@ -29,6 +29,7 @@ import (
 	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
 	"lifeboat/internal/drsapi"
+	"lifeboat/internal/events"
 	"lifeboat/internal/iam"
 	"lifeboat/internal/iam/directory"
 	"lifeboat/internal/iamapi"
@@ -75,6 +76,8 @@ type running struct {
 	throttle     *throttle.Throttle
 	gate         *gate
 	iam          *iamapi.Handler
+	webhookBox   *iam.Box
+	events       *events.Dispatcher
 	disks        *disks // of recovery points, over the network; nil unless asked for
 	metrics      *prometheus.Registry
 }
@@ -167,6 +170,7 @@ func (s *running) run(ctx context.Context) (err error) {
 	group.Go(func() error { return s.scrubber.run(ctx) })
 	group.Go(func() error { return s.audit.Run(ctx) })
 	group.Go(func() error { return s.upkeep.run(ctx) })
+	group.Go(func() error { return s.events.Run(ctx) })
 	group.Go(func() error { return s.recovery.Run(ctx) })
 	group.Go(func() error { return s.plans.Run(ctx) })
 	group.Go(func() error { return s.protection.Run(ctx) })
@@ -276,7 +280,7 @@ func (s *running) catalogPoints(ctx context.Context) error {
 
 // wire makes the parts know each other.
 func (s *running) wire(ctx context.Context, certificate tls.Certificate, replication string) (err error) {
-	if err := s.openAccess(); err != nil {
+	if err := errors.Join(s.openAccess(), s.openEvents()); err != nil {
 		return err
 	}
 	tokens, err := s.dir.InstallTokens()
