@@ -24,10 +24,10 @@ var (
 )
 
 const (
-	tokenPrefix  = "lbt1." // the format's version
+	tokenPrefix  = "lbt2." // the format's version
 	tokenPurpose = "install token v1"
 	tokenNonce   = 12
-	tokenFixed   = 8 + tokenNonce // expiry, nonce; then account ID, "/", region
+	tokenFixed   = 16 + tokenNonce // issue in ms, expiry in s, nonce; then account ID, "/", region
 	tokenMAC     = sha256.Size
 	maxToken     = 512
 )
@@ -57,8 +57,10 @@ func NewInstallTokens(master []byte, now func() time.Time) (*InstallTokens, erro
 // it can be used any number of times until then.
 func (t *InstallTokens) Issue(account drs.Account, life time.Duration) Secret {
 	body := make([]byte, tokenFixed, tokenFixed+len(account.ID)+1+len(account.Region)+tokenMAC)
-	binary.BigEndian.PutUint64(body, uint64(t.now().Add(life).Unix()))
-	rand.Read(body[8:tokenFixed])
+	now := t.now()
+	binary.BigEndian.PutUint64(body, uint64(now.UnixMilli()))
+	binary.BigEndian.PutUint64(body[8:], uint64(now.Add(life).Unix()))
+	rand.Read(body[16:tokenFixed])
 	body = append(body, account.ID+"/"+account.Region...)
 	body = append(body, t.mac(body)...)
 	return Secret(tokenPrefix + base64.RawURLEncoding.EncodeToString(body))
@@ -68,24 +70,36 @@ func (t *InstallTokens) Issue(account drs.Account, life time.Duration) Secret {
 // ErrTokenMalformed, ErrTokenForeign or ErrTokenExpired. Surrounding white space
 // does no harm.
 func (t *InstallTokens) Check(token string) (drs.Account, error) {
+	account, _, err := t.open(token)
+	return account, err
+}
+
+// Issued returns when a good token was made, by the clock of the server: who holds
+// it was trusted then. The errors are those of Check.
+func (t *InstallTokens) Issued(token string) (time.Time, error) {
+	_, issued, err := t.open(token)
+	return issued, err
+}
+
+func (t *InstallTokens) open(token string) (account drs.Account, issued time.Time, err error) {
 	encoded, ok := strings.CutPrefix(strings.TrimSpace(token), tokenPrefix)
 	if !ok || len(encoded) > maxToken {
-		return drs.Account{}, ErrTokenMalformed
+		return account, issued, ErrTokenMalformed
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
 	if err != nil || len(raw) < tokenFixed+tokenMAC {
-		return drs.Account{}, ErrTokenMalformed
+		return account, issued, ErrTokenMalformed
 	}
 	body, mac := raw[:len(raw)-tokenMAC], raw[len(raw)-tokenMAC:]
 	if !hmac.Equal(mac, t.mac(body)) {
-		return drs.Account{}, ErrTokenForeign
+		return account, issued, ErrTokenForeign
 	}
-	expires := time.Unix(int64(binary.BigEndian.Uint64(body)), 0)
+	expires := time.Unix(int64(binary.BigEndian.Uint64(body[8:])), 0)
 	if !t.now().Before(expires) {
-		return drs.Account{}, ErrTokenExpired
+		return account, issued, ErrTokenExpired
 	}
 	id, region, _ := strings.Cut(string(body[tokenFixed:]), "/")
-	return drs.Account{ID: id, Region: region}, nil
+	return drs.Account{ID: id, Region: region}, time.UnixMilli(int64(binary.BigEndian.Uint64(body))), nil
 }
 
 func (t *InstallTokens) mac(body []byte) []byte {
