@@ -73,6 +73,9 @@ type Registration struct {
 	Properties   drs.SourceProperties
 	// Most is how many source servers the account may have; 0 means any number.
 	Most int
+	// Takeover refuses to give a known server to the machine; nil never does. It is
+	// asked in the transaction that would do so.
+	Takeover func(known drs.SourceServer) error
 }
 
 // RegisterServer returns the source server of the machine, a new one when the
@@ -85,6 +88,11 @@ func (d *DB) RegisterServer(ctx context.Context, r Registration) (server drs.Sou
 			Where("account = ? AND region = ? AND hardware_id = ?", r.Account.ID, r.Account.Region, r.HardwareID).Scan(ctx)
 		switch {
 		case err == nil:
+			if r.Takeover != nil {
+				if err := r.Takeover(row.resource()); err != nil {
+					return err
+				}
+			}
 			row.Properties.V, row.AgentVersion = r.Properties, r.AgentVersion
 			_, err = tx.NewUpdate().Model(&row).Column("properties", "agent_version").WherePK().Exec(ctx)
 		case errors.Is(absent(err), ErrAbsent):

@@ -59,6 +59,10 @@ type Config struct {
 	TLS *tls.Config
 	// Identify returns whose certificate a verified chain is; see iam.Authority.VerifyAgent.
 	Identify func(chain []*x509.Certificate) (account string, server drs.SourceServerID, err error)
+	// Revoked tells whether a server has another certificate now than this agent
+	// shows: *drs.Error refuses the agent for good, any other error makes it try
+	// again. nil: no certificate is ever replaced.
+	Revoked  func(ctx context.Context, server drs.SourceServerID, certificate *x509.Certificate) error
 	Software string // name and version of this program, told to agents
 	// LostAfter is how long an agent may be away before its server has the error
 	// AGENT_NOT_SEEN; 0: 2 minutes.
@@ -208,6 +212,16 @@ func (s *Server) admit(ctx context.Context, raw net.Conn) {
 		s.log.Info("agent refused", "remote", remote, "err", err)
 		conn.Refuse(&replication.Error{Code: replication.CodeForbidden, Text: err.Error()})
 		return
+	}
+	if s.cfg.Revoked != nil {
+		err := s.cfg.Revoked(ctx, server, state.PeerCertificates[0])
+		if refusal, ok := errors.AsType[*drs.Error](err); ok {
+			conn.Refuse(&replication.Error{Code: replication.CodeForbidden, Text: refusal.Message})
+		}
+		if err != nil {
+			s.log.Info("agent refused", "remote", remote, "server", server, "err", err)
+			return
+		}
 	}
 	hello, version, err := conn.AwaitHello()
 	if err != nil {

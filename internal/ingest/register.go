@@ -10,6 +10,7 @@ import (
 	"net/http"
 
 	"lifeboat/internal/drs"
+	"lifeboat/internal/iam"
 	"lifeboat/internal/replication"
 )
 
@@ -25,8 +26,9 @@ type Registrar struct {
 	Register func(ctx context.Context, account drs.Account, r replication.Registration) (drs.SourceServerID, error)
 	// CreateServer makes the server's place in the vault, where there is none.
 	CreateServer func(ctx context.Context, server drs.SourceServerID) error
-	// IssueAgent signs the key of a PEM request. Its errors are the requester's fault.
-	IssueAgent func(csr []byte, account string, server drs.SourceServerID) (certPEM []byte, err error)
+	// IssueAgent signs the key of a PEM request; iam.ErrBadRequest is the requester's
+	// fault. From then on the certificate alone speaks for the server.
+	IssueAgent func(ctx context.Context, csr []byte, account string, server drs.SourceServerID) (certPEM []byte, err error)
 	CA         []byte // PEM of the authority that agents trust
 	// Address is where agents replicate to, host:port; without a host they use
 	// the one they registered at.
@@ -99,12 +101,15 @@ func (g Registrar) register(r *http.Request) (*replication.Registered, *refusal)
 	if err != nil {
 		return nil, g.internal("register source server", err)
 	}
-	cert, err := g.IssueAgent([]byte(reg.CSR), account.ID, server)
-	if err != nil {
-		return nil, refuse(http.StatusBadRequest, "ValidationException", err)
-	}
 	if err := g.CreateServer(r.Context(), server); err != nil {
 		return nil, g.internal("make room in the vault", err)
+	}
+	cert, err := g.IssueAgent(r.Context(), []byte(reg.CSR), account.ID, server)
+	if errors.Is(err, iam.ErrBadRequest) {
+		return nil, refuse(http.StatusBadRequest, "ValidationException", err)
+	}
+	if err != nil {
+		return nil, g.internal("issue a certificate", err)
 	}
 	return &replication.Registered{
 		SourceServerID: server, Certificate: string(cert), CA: string(g.CA), ReplicationAddress: g.Address,

@@ -316,7 +316,7 @@ func registrar(authority *iam.Authority, v *vault.Vault, address string) http.Ha
 			}
 			return nil
 		},
-		IssueAgent: func(csr []byte, account string, server drs.SourceServerID) ([]byte, error) {
+		IssueAgent: func(_ context.Context, csr []byte, account string, server drs.SourceServerID) ([]byte, error) {
 			return authority.IssueAgent(csr, iam.Agent{Account: account, SourceServer: server}, time.Hour)
 		},
 		CA: authority.CertPEM(), Address: address,

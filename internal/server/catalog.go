@@ -20,6 +20,7 @@ type catalog struct {
 	epoch  time.Duration // spacing of recovery points
 	// committed is told of each point; nil: nobody is.
 	committed func(drs.SourceServerID)
+	most      int // how many source servers an account may have
 }
 
 // AddPoint implements ingest.Catalog.
@@ -58,7 +59,7 @@ func (c catalog) settings(server drs.SourceServer) ingest.Settings {
 // register gives a machine its source server, a new one when the account may
 // have another. A source server whose agent is connected is not given to a second
 // one, which anybody with an install token and the hardware ID could then be.
-func (c catalog) register(connected func(drs.SourceServerID) bool,
+func (c catalog) register(connected func(drs.SourceServerID) bool, issued func(token string) (time.Time, error),
 	rejoin func(context.Context, drs.Account, drs.SourceServerID) (drs.SourceServer, error),
 ) func(context.Context, drs.Account, replication.Registration) (drs.SourceServerID, error) {
 	return func(ctx context.Context, account drs.Account, r replication.Registration) (drs.SourceServerID, error) {
@@ -73,20 +74,26 @@ func (c catalog) register(connected func(drs.SourceServerID) bool,
 		if err != nil {
 			return "", err
 		}
-		if known.ID != "" && connected(known.ID) {
-			return "", conflict(known.ID, "This machine is source server %s, whose agent is connected right now: stop that agent first, then register again "+
-				"(where it was cut off, half a minute later). If this machine is another one, a clone, give it a machine ID of its own, "+
-				"or name it with --hostname.", known.ID)
+		at, err := issued(r.Token)
+		if err != nil {
+			return "", err
+		}
+		if known.ID != "" {
+			if err := takeover(known, connected(known.ID), at); err != nil {
+				return "", err
+			}
 		}
 		if known.Replication.State == drs.ReplicationDisconnected {
 			// The agent was installed again: the server is protected again, from the start.
 			if _, err := rejoin(ctx, account, known.ID); err != nil {
 				return "", err
 			}
+			at = time.Now() // what the token may do was decided above
 		}
 		server, _, err := c.RegisterServer(ctx, db.Registration{
 			Account: account, HardwareID: r.HardwareID, AgentVersion: r.AgentVersion, Properties: r.Inventory,
-			Most: drs.DefaultQuotas.ReplicatingServers,
+			Most:     c.most,
+			Takeover: func(now drs.SourceServer) error { return takeover(now, connected(now.ID), at) },
 		})
 		return server.ID, err
 	}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -40,11 +39,11 @@ func (s *running) listenDisks(ctx context.Context) (*disks, error) {
 }
 
 // serveDisks answers until ctx ends. The server's parts must be wired.
-func (s *running) serveDisks(ctx context.Context, d *disks, certificate tls.Certificate) error {
+func (s *running) serveDisks(ctx context.Context, d *disks) error {
 	log := s.Log.With("wing", "disks")
 	authority := s.dir.Authority
 	d.server = nbd.New(nbd.Config{
-		TLS: authority.ReaderTLS(certificate), MaxConns: readerConns, Log: log,
+		TLS: s.certificates.Serve(authority.ReaderTLS(s.certificates.Certificate())), MaxConns: readerConns, Log: log,
 		Open: export.Blocks(export.FromVault(s.vault), s.db, func(ctx context.Context) (drs.Account, error) {
 			account, err := authority.VerifyReader(nbd.PeerCertificates(ctx))
 			return drs.Account{ID: account, Region: s.dir.Settings.Region}, err

@@ -77,6 +77,7 @@ type running struct {
 	gate         *gate
 	iam          *iamapi.Handler
 	webhookBox   *iam.Box
+	certificates *iam.CertKeeper
 	events       *events.Dispatcher
 	disks        *disks // of recovery points, over the network; nil unless asked for
 	metrics      *prometheus.Registry
@@ -154,11 +155,11 @@ func (s *running) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.closeStores()) }()
-	certificate, err := s.dir.Authority.ServerCertificate(s.dir.Path, hosts(listeners...))
+	s.certificates, err = s.dir.Authority.KeepServerCertificate(s.dir.Path, hosts(listeners...), s.Log)
 	if err != nil {
 		return err
 	}
-	if err := s.wire(ctx, certificate, agentListener.Addr().String()); err != nil {
+	if err := s.wire(ctx, agentListener.Addr().String()); err != nil {
 		return err
 	}
 
@@ -168,6 +169,7 @@ func (s *running) run(ctx context.Context) (err error) {
 	group.Go(func() error { return s.keepOwnership(ctx) })
 	group.Go(func() error { return s.recorder.run(ctx) })
 	group.Go(func() error { return s.scrubber.run(ctx) })
+	group.Go(func() error { return s.certificates.Run(ctx) })
 	group.Go(func() error { return s.audit.Run(ctx) })
 	group.Go(func() error { return s.upkeep.run(ctx) })
 	group.Go(func() error { return s.events.Run(ctx) })
@@ -176,10 +178,10 @@ func (s *running) run(ctx context.Context) (err error) {
 	group.Go(func() error { return s.protection.Run(ctx) })
 	group.Go(func() error { return s.ingest.Serve(ctx, agentListener) })
 	if s.disks != nil {
-		group.Go(func() error { return s.serveDisks(ctx, s.disks, certificate) })
+		group.Go(func() error { return s.serveDisks(ctx, s.disks) })
 	}
 	group.Go(func() error {
-		err := api.Serve(tls.NewListener(apiListener, apiTLS(certificate)))
+		err := api.Serve(tls.NewListener(apiListener, s.certificates.Serve(apiTLS())))
 		if errors.Is(err, http.ErrServerClosed) {
 			return nil
 		}
@@ -279,7 +281,7 @@ func (s *running) catalogPoints(ctx context.Context) error {
 }
 
 // wire makes the parts know each other.
-func (s *running) wire(ctx context.Context, certificate tls.Certificate, replication string) (err error) {
+func (s *running) wire(ctx context.Context, replication string) (err error) {
 	if err := errors.Join(s.openAccess(), s.openEvents()); err != nil {
 		return err
 	}
@@ -288,10 +290,11 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 		return err
 	}
 	s.upkeep = newUpkeep(s)
-	catalog := catalog{s.db, s.dir.Account().Region, s.Epoch, s.upkeep.committed}
+	catalog := catalog{s.db, s.dir.Account().Region, s.Epoch, s.upkeep.committed, s.limits.Quotas.ReplicatingServers}
 	s.ingest = ingest.New(ingest.Config{
 		Vault: ingest.OnVault(s.vault), Catalog: catalog,
-		TLS: s.dir.Authority.AgentTLS(certificate),
+		TLS:     s.certificates.Serve(s.dir.Authority.AgentTLS(s.certificates.Certificate())),
+		Revoked: revoked(s.db),
 		Identify: func(chain []*x509.Certificate) (string, drs.SourceServerID, error) {
 			agent, err := s.dir.Authority.VerifyAgent(chain)
 			return agent.Account, agent.SourceServer, err
@@ -306,17 +309,15 @@ func (s *running) wire(ctx context.Context, certificate tls.Certificate, replica
 	})
 	s.registration = ingest.Registrar{
 		CheckToken: tokens.Check,
-		Register:   catalog.register(s.ingest.Connected, s.protection.Retry),
+		Register:   catalog.register(s.ingest.Connected, tokens.Issued, s.protection.Retry),
 		CreateServer: func(ctx context.Context, server drs.SourceServerID) error {
 			if err := (protectedVault{s.vault}).CreateServer(ctx, server); err != nil {
 				return err
 			}
 			return s.recorder.keep(ctx, server)
 		},
-		IssueAgent: func(csr []byte, account string, server drs.SourceServerID) ([]byte, error) {
-			return s.dir.Authority.IssueAgent(csr, iam.Agent{Account: account, SourceServer: server}, iam.AgentCertificateLife)
-		},
-		CA: s.dir.Authority.CertPEM(), Address: advertised(replication), Logger: s.Log.With("wing", "ingest"),
+		IssueAgent: s.issueAgent,
+		CA:         s.dir.Authority.CertPEM(), Address: advertised(replication), Logger: s.Log.With("wing", "ingest"),
 	}
 
 	// The driver tells of machines only after Run has begun, when recovery is set.
@@ -433,6 +434,6 @@ func hosts(listeners ...net.Listener) []string {
 	return out
 }
 
-func apiTLS(certificate tls.Certificate) *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1", "h2"}}
+func apiTLS() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1", "h2"}}
 }
