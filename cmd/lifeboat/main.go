@@ -38,6 +38,10 @@ type cli struct {
 	Export    exportCommand    `cmd:"" group:"client" help:"Write a disk as it was at any point to a file, without booting it."`
 	NBD       nbdCommand       `cmd:"" name:"nbd" group:"client" help:"Get access to a disk as it was at any point as a block device, to fetch single files."`
 
+	IAM     iamCommand     `cmd:"" name:"iam" group:"access" help:"Say who may do what: accounts, users, access keys, policies, roles."`
+	Audit   auditCommand   `cmd:"" group:"access" help:"Show who called what, from where, and what became of it."`
+	Webhook webhookCommand `cmd:"" group:"access" help:"Send events to other systems: launches, stalls, new points."`
+
 	Vault vaultCommand `cmd:"" group:"vault" help:"Look after the vault: list, measure, verify, rebuild, change its key."`
 
 	Version kong.VersionFlag `short:"v" help:"Print the version and exit."`
@@ -72,6 +76,7 @@ func run(args []string) int {
 			{Key: "run", Title: "Run it:"},
 			{Key: "vault", Title: "Look after it (on the server's host):"},
 			{Key: "client", Title: "Use it (over the DRS API; see `lifeboat env`):"},
+			{Key: "access", Title: "Access and events:"},
 		}),
 	)
 	if err != nil {
