@@ -23,6 +23,8 @@ import (
 type exports struct {
 	service *Service
 	server  *nbd.Server
+	// prefetches holds a token for each machine whose first reads are fetched ahead.
+	prefetches chan struct{}
 
 	mu   sync.Mutex
 	live map[drs.RecoveryInstanceID]*exported // guarded by mu
@@ -37,6 +39,8 @@ type exported struct {
 	end   chan struct{}  // closed to hang up on them
 	// stopShipping ends the shipping of what is written there, and waits; nil for drills.
 	stopShipping func()
+	// stopTracing ends the noting of what it reads, and waits; nil unless it is launched.
+	stopTracing func()
 }
 
 type exportedDisk struct {
@@ -45,7 +49,7 @@ type exportedDisk struct {
 }
 
 func newExports(s *Service) *exports {
-	e := &exports{service: s, live: map[drs.RecoveryInstanceID]*exported{}}
+	e := &exports{service: s, prefetches: make(chan struct{}, prefetches), live: map[drs.RecoveryInstanceID]*exported{}}
 	e.server = nbd.New(nbd.Config{Open: e.find, Log: s.Log, MaxConns: 1 << 14})
 	return e
 }
@@ -139,6 +143,9 @@ func (e *exports) openDisks(ctx context.Context, instance drs.RecoveryInstance) 
 			return nil, err
 		}
 		of.disks = append(of.disks, exportedDisk{volume, log})
+	}
+	if launching {
+		of.stopTracing = e.startTracing(image, instance)
 	}
 	if !instance.Drill {
 		if of.stopShipping, err = s.startShipping(instance, of.disks); err != nil {
@@ -242,6 +249,9 @@ func (of *exported) close() error {
 	of.users.Wait()
 	if of.stopShipping != nil {
 		of.stopShipping()
+	}
+	if of.stopTracing != nil {
+		of.stopTracing()
 	}
 	var errs []error
 	for _, d := range of.disks {

@@ -63,6 +63,9 @@ type Config struct {
 	// ShipEvery is how often what the machines of recoveries wrote is shipped to
 	// the vault; 0 means 5 s. Drills are not shipped.
 	ShipEvery time.Duration
+	// TraceFor is how long after its launch it is noted what a machine reads, for its
+	// next boot; 0 means 2 minutes.
+	TraceFor time.Duration
 	// Launches bounds the machines being started at once; 0 means 8.
 	Launches int
 	Log      *slog.Logger
@@ -100,6 +103,9 @@ type Service struct {
 func New(ctx context.Context, c Config) (*Service, error) {
 	if c.PointWait == 0 {
 		c.PointWait = 10 * time.Minute
+	}
+	if c.TraceFor == 0 {
+		c.TraceFor = traceFor
 	}
 	if c.ShipEvery == 0 {
 		c.ShipEvery = 5 * time.Second

@@ -44,3 +44,9 @@ func (o Options) Golden() Options {
 	o.limits = limits{segmentBytes: 64 << 10, inlineBytes: 4 << 10, segmentFrames: 8, pack: 4, fanout: 3, foldBytes: 300 << 10, foldCount: 8, restate: 6}
 	return o
 }
+
+// DecodeTrace and EncodeTrace are for fuzzing.
+var (
+	DecodeTrace = decodeTrace
+	EncodeTrace = encodeTrace
+)

@@ -31,6 +31,9 @@ type Image struct {
 	view     atomic.Pointer[view]
 	renewing sync.Mutex // held while a new view is made
 
+	recorder atomic.Pointer[Recorder] // nil: what is read is not noted
+	demand   demand
+
 	ctx    context.Context //nolint:containedctx // ends at Close: the scope of reads and read-ahead
 	cancel context.CancelCauseFunc
 	ahead  chan struct{} // a token per read-ahead under way

@@ -18,6 +18,7 @@ import (
 //	servers/<server>/segments/<id>.segment                 frames
 //	servers/<server>/maps/<level>-<hash>.run               merged extents of many segments (derived)
 //	servers/<server>/records/<number>.record               what the tables know of the server; likewise
+//	servers/<server>/traces/<number>.trace                 what its machine read when it booted (derived); likewise
 //	owners/<number>.owner                                  whose vault it is; likewise
 //
 // Numbers are 16 hexadecimal digits, so that they sort.
@@ -60,6 +61,8 @@ func runName(server drs.SourceServerID, level int, covers [32]byte) string {
 }
 
 func recordsFolder(server drs.SourceServerID) string { return serverFolder(server) + "records/" }
+
+func tracesFolder(server drs.SourceServerID) string { return serverFolder(server) + "traces/" }
 
 func recordName(server drs.SourceServerID, number uint64) string {
 	return fmt.Sprintf("%s%016x.record", recordsFolder(server), number)

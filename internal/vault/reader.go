@@ -46,6 +46,9 @@ func (r *VolumeReader) ReadAt(p []byte, off int64) (int, error) {
 		return 0, io.EOF
 	}
 	n := int(min(int64(len(p)), left))
+	if rec := r.image.recorder.Load(); rec != nil {
+		rec.note(r.volume.ID, off, int64(n))
+	}
 	for done := 0; done < n; {
 		part := min(n-done, readWindow)
 		more := r.readAhead(off+int64(done), part)
@@ -98,6 +101,8 @@ func (r *VolumeReader) readView(ctx context.Context, vw *view, p []byte, off, mo
 			pieces = append(pieces, ahead...)
 		}
 	}
+	r.image.demand.waiting.Add(1)
+	defer r.image.demand.waiting.Add(-1)
 	r.image.fetch(ctx, pieces, mine)
 	for i := range pieces[:needed] {
 		if err := r.image.copyOut(ctx, &pieces[i]); err != nil {

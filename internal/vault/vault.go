@@ -82,6 +82,7 @@ type Vault struct {
 	limits   limits
 	distance distance
 	segments SegmentReader // the store, or a cache of it
+	prefetch int64         // how many bytes of a boot trace are loaded at most
 
 	uploads chan struct{} // a token per segment under way
 	buffers buffers
@@ -198,6 +199,9 @@ func Open(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options) (
 	}
 	if opt.Segments != nil {
 		v.segments = opt.Segments
+	}
+	if v.prefetch = opt.CacheBytes / 2; opt.Segments != nil {
+		v.prefetch = maxTraceChunks * ChunkSize // what memory does not hold, the cache does
 	}
 	v.ctx, v.cancel = context.WithCancel(context.Background())
 	return v, nil

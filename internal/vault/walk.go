@@ -47,6 +47,7 @@ const (
 	kindOfRecord     objectKind = "record"
 	kindOfOwner      objectKind = "owner"
 	kindOfPack       objectKind = "pack"
+	kindOfTrace      objectKind = "trace"
 	kindUnknown      objectKind = "unknown"
 )
 
@@ -60,10 +61,11 @@ var sealedAs = map[objectKind]envelope.Kind{
 	kindOfRecord:     envelope.Record,
 	kindOfOwner:      envelope.Owner,
 	kindOfPack:       envelope.Pack,
+	kindOfTrace:      envelope.Trace,
 }
 
 // derived tells whether the vault makes such objects again by itself.
-func (k objectKind) derived() bool { return k == kindOfPack || k == kindOfRun }
+func (k objectKind) derived() bool { return k == kindOfPack || k == kindOfRun || k == kindOfTrace }
 
 // place is what an object's name tells.
 type place struct {
@@ -104,6 +106,8 @@ func placeOf(name string) place {
 		}
 	case kindOfRecord:
 		known = inServer("records", 4) && p.number > 0
+	case kindOfTrace:
+		known = inServer("traces", 4) && p.number > 0
 	case kindOfOwner:
 		known = len(parts) == 2 && parts[0] == "owners" && p.number > 0
 	case kindOfSegment:

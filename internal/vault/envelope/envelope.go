@@ -41,6 +41,7 @@ const (
 	Record     Kind = "LBRECORD"
 	Owner      Kind = "LBOWNERS"
 	Pack       Kind = "LBMPACKS"
+	Trace      Kind = "LBTRACES"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
