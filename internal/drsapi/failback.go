@@ -113,20 +113,22 @@ func (c caller) startFailbackLaunch(ctx context.Context, in *startFailbackLaunch
 	if err := checkTags(in.Tags, drs.MaxTags); err != nil {
 		return nil, err
 	}
-	for _, id := range in.RecoveryInstanceIDs {
+	var first drs.RecoveryInstance
+	for n, id := range in.RecoveryInstanceIDs {
 		instance, err := c.existingInstance(ctx, id)
 		var absent *drs.Error
-		if errors.As(err, &absent) && absent.Kind == drs.KindNotFound { // the operation has no ResourceNotFoundException
+		switch {
+		case errors.As(err, &absent) && absent.Kind == drs.KindNotFound: // the operation has no ResourceNotFoundException
 			return nil, drs.Conflict(absent.ResourceType, absent.ResourceID, "%s", absent.Message)
-		}
-		if err != nil {
+		case err != nil:
 			return nil, err
+		case n == 0:
+			first = instance
 		}
-		return nil, drs.Conflict(drs.TypeRecoveryInstance, string(id),
-			"Failback of recovery instance %s is %s. A failback is launched when it is FAILBACK_READY_FOR_LAUNCH, which takes a failback client that has synchronized.",
-			id, failbackState(instance))
 	}
-	return nil, drs.Invalid("recoveryInstanceIDs", "Name at least one recovery instance.")
+	return nil, drs.Conflict(drs.TypeRecoveryInstance, string(first.ID),
+		"Failback of recovery instance %s is %s. A failback is launched when it is FAILBACK_READY_FOR_LAUNCH, which takes a failback client that has synchronized.",
+		first.ID, failbackState(first))
 }
 
 // stopFailback ends a failback that is being synchronized. The model gives it no

@@ -223,13 +223,13 @@ func TestExtendedServer(t *testing.T) {
 		t.Errorf("staging server: %+v", own.LifeCycle)
 	}
 	var refused *drs.Error
-	s.Service.MayExtend = func(context.Context, drs.Account, drs.Account) error {
+	s.MayExtend = func(context.Context, drs.Account, drs.Account) error {
 		return &drs.Error{Kind: drs.KindAccessDenied, Message: "no"}
 	}
 	if _, err := s.StartRecovery(ctx, target, ask(extended.ID)); !errors.As(err, &refused) || refused.Kind != drs.KindConflict {
 		t.Errorf("launch without the staging account's trust: %v", err)
 	}
-	s.Service.MayExtend = nil
+	s.MayExtend = nil
 	// Without the staging server there is nothing to launch from.
 	err = s.db.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return tx.DeleteServer(ctx, origin) })
 	if err != nil {
