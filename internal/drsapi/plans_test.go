@@ -333,3 +333,17 @@ func TestPlanExecution(t *testing.T) {
 	s.ask(200, "DeleteRecoveryPlanExecution", obj{"recoveryPlanExecutionArn": runARN})
 	s.refuses("ResourceNotFoundException", "", "GetRecoveryPlanExecution", obj{"recoveryPlanExecutionArn": runARN})
 }
+
+// A server is taken out of its plans before it can be deleted.
+func TestServersOfPlansStay(t *testing.T) {
+	s := newSite(t)
+	a := s.addServer(home, "web1")
+	arn := s.ask(201, "CreateRecoveryPlan", obj{"name": "p"})["recoveryPlan"].(obj)["recoveryPlanArn"]
+	step := s.ask(201, "CreateRecoveryPlanStep", obj{"recoveryPlanArn": arn, "stepName": "one", "configuration": servers(a)})["recoveryPlanStep"].(obj)
+	s.ask(200, "DisconnectSourceServer", obj{"sourceServerID": string(a.ID)})
+	s.refuses("ConflictException", "recovery plan", "DeleteSourceServer", obj{"sourceServerID": string(a.ID)})
+	s.ask(200, "DeleteRecoveryPlanStep", obj{"recoveryPlanStepArn": step["recoveryPlanStepArn"]})
+	if got := s.send(home, "POST", "/DeleteSourceServer", `{"sourceServerID":"`+string(a.ID)+`"}`); got.status != 204 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+}

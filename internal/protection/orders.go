@@ -181,6 +181,13 @@ func (s *Service) Delete(ctx context.Context, account drs.Account, id drs.Source
 		for _, i := range instances {
 			return conflict(id, "The machine of recovery instance %s runs on the data of source server %s. Terminate it first (TerminateRecoveryInstances).", i.ID, id)
 		}
+		plans, err := tx.PlansWith(ctx, id)
+		if err != nil {
+			return err
+		}
+		if len(plans) > 0 {
+			return conflict(id, "Source server %s is in recovery plan %s. Take it out of the plan first (UpdateRecoveryPlanStep, DeleteRecoveryPlanStep).", id, plans[0])
+		}
 		return tx.DeleteServer(ctx, server)
 	})
 	if err != nil {
