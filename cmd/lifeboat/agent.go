@@ -27,6 +27,8 @@ type agentCommand struct {
 	Tracker string        `default:"auto" enum:"auto,scan,ebpf,qemu" help:"How changed blocks are found: ebpf (the kernel marks writes to block devices), scan (all is read and compared), or auto: ebpf where it works."`
 	Epoch   time.Duration `placeholder:"5s" help:"Spacing of recovery points; the server's choice by default."`
 
+	AuditDays int `default:"30" placeholder:"N" help:"With the ebpf tracker: read and compare all disks once in so many days, while they are at rest, to make sure that no write was missed. 0 never does."`
+
 	Freeze time.Duration `default:"2s" help:"The longest that filesystems are frozen for a recovery point of a disk that is never at rest; 0 never freezes. Needs the ebpf tracker."`
 	Hooks  string        `placeholder:"DIR" type:"existingdir" help:"Directory with the programs \"before\" and \"after\", to be run around each freeze: points are then consistent for the applications that they bring to rest."`
 
@@ -59,12 +61,19 @@ func (c *agentCommand) Run(ctx context.Context) error {
 	if c.Freeze <= 0 {
 		c.Freeze = -1
 	}
+	if c.AuditDays < 0 {
+		return usageError{fmt.Errorf("--audit-days %d: want a number of days, or 0", c.AuditDays)}
+	}
+	auditIn := time.Duration(c.AuditDays) * 24 * time.Hour
+	if auditIn == 0 {
+		auditIn = -1
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
 	return agent.Run(ctx, agent.Config{
-		FreezeBound: c.Freeze, Guard: []string{self, "guard"}, Hooks: c.Hooks,
+		AuditIn: auditIn, FreezeBound: c.Freeze, Guard: []string{self, "guard"}, Hooks: c.Hooks,
 		Server: c.Server, CAFile: c.CACert, Token: c.Token, State: c.State, Disks: c.Disk,
 		Tracker: c.Tracker, Overrides: overrides, BootMode: bootMode, Epoch: c.Epoch, Version: version,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel})),

@@ -13,6 +13,8 @@ type sourceProperties struct {
 	OS                      operatingSystem     `json:"os"`
 	SupportsNitroInstances  bool                `json:"supportsNitroInstances"`
 	Architecture            string              `json:"architecture,omitempty" enum:"x86_64,arm64"`
+	// Tracker is our own: how the agent finds changed blocks, ebpf or scan.
+	Tracker string `json:"tracker,omitempty"`
 }
 
 type identificationHints struct {
@@ -57,6 +59,7 @@ func sourcePropertiesOf(p drs.SourceProperties) sourceProperties {
 		// Any machine boots on virtio here, which is what the question is about.
 		SupportsNitroInstances: true,
 		Architecture:           p.Architecture,
+		Tracker:                p.Tracker,
 	}
 }
 

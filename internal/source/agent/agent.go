@@ -31,6 +31,10 @@ type Config struct {
 	// nil, or BootUnknown from it, leaves the mode unknown.
 	BootMode func(disk io.ReaderAt, size int64) drs.BootMode
 
+	// AuditIn is the time in which all disks are read once while they are at rest, to
+	// find out a tracker that missed a write; 0: 30 days, less: they are not.
+	AuditIn time.Duration
+
 	// FreezeBound is the longest that filesystems are frozen for a cut; 0: 2 s, less:
 	// they never are. Guard is the command of the process that then thaws them (it
 	// calls freeze.Watch); empty: nothing is frozen. Hooks is a directory with programs
@@ -119,6 +123,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	if c.AuditIn == 0 {
+		c.AuditIn = defaultAuditIn
+	}
 	if c.FreezeBound == 0 {
 		c.FreezeBound = defaultFreezeBound
 	}
@@ -166,6 +173,7 @@ type agent struct {
 	todo     []blocktrack.Changes // by disk: to be read besides what the tracker names next
 	throttle *replication.Throttle
 	freezer  freezer
+	audit    audit
 	hooks    hooks
 
 	ledger ledger

@@ -83,7 +83,10 @@ func (c *cutter) turn(ctx context.Context) error {
 		return err
 	}
 	if rest {
-		return c.conclude(ctx, start, true, passResult{})
+		if err := c.conclude(ctx, start, true, passResult{}); err != nil {
+			return err
+		}
+		return c.auditSome(ctx)
 	}
 	quiet := false
 	result, err := c.pass(ctx, queued, func() (err error) {

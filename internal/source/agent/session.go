@@ -188,6 +188,7 @@ func (s *session) snapshot() (replication.Progress, time.Time) {
 
 // announce tells the server the machine and its disks and learns their volumes.
 func (s *session) announce(ctx context.Context) ([]replication.Volume, error) {
+	s.a.props.Tracker = s.a.tracker.Name()
 	props, err := json.Marshal(s.a.props)
 	if err != nil {
 		return nil, fmt.Errorf("encode inventory: %w", err)
