@@ -25,7 +25,10 @@ func (a protectedAgents) Reconfigured(server drs.SourceServer) {
 }
 
 // protectedVault is the vault as package protection sees it.
-type protectedVault struct{ *vault.Vault }
+type protectedVault struct {
+	*vault.Vault
+	records *recorder
+}
 
 // CreateServer implements protection.Vault.
 func (v protectedVault) CreateServer(ctx context.Context, server drs.SourceServerID) error {
@@ -37,10 +40,12 @@ func (v protectedVault) CreateServer(ctx context.Context, server drs.SourceServe
 
 // DropServer implements protection.Vault.
 func (v protectedVault) DropServer(ctx context.Context, server drs.SourceServerID) error {
-	if err := v.Vault.DropServer(ctx, server); err != nil && !errors.Is(err, vault.ErrAbsent) {
-		return err
-	}
-	return nil
+	return v.records.without(server, func() error {
+		if err := v.Vault.DropServer(ctx, server); err != nil && !errors.Is(err, vault.ErrAbsent) {
+			return err
+		}
+		return nil
+	})
 }
 
 // LockedUntil implements protection.Vault.

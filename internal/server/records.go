@@ -27,10 +27,11 @@ type recorder struct {
 	mu   sync.Mutex                      // held while anything is put, so that no old record follows a new one
 	kept map[drs.SourceServerID][32]byte // of what is known to be in the vault; guarded by mu
 	told map[drs.SourceServerID]bool     // that it cannot be kept; guarded by mu
+	gone map[drs.SourceServerID]bool     // its place in the vault is being deleted; guarded by mu
 }
 
 func newRecorder(d *db.DB, v *vault.Vault, log *slog.Logger) *recorder {
-	return &recorder{db: d, vault: v, log: log, kept: map[drs.SourceServerID][32]byte{}, told: map[drs.SourceServerID]bool{}}
+	return &recorder{db: d, vault: v, log: log, kept: map[drs.SourceServerID][32]byte{}, told: map[drs.SourceServerID]bool{}, gone: map[drs.SourceServerID]bool{}}
 }
 
 // run keeps the records until ctx ends, and once more then.
@@ -73,6 +74,22 @@ func (r *recorder) keepAll(ctx context.Context) {
 	}
 }
 
+// without puts no record of the server while f deletes its place in the vault, which
+// is empty after that.
+func (r *recorder) without(id drs.SourceServerID, f func() error) error {
+	set := func(gone bool) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.kept, id)
+		if delete(r.gone, id); gone {
+			r.gone[id] = true
+		}
+	}
+	set(true)
+	defer set(false)
+	return f()
+}
+
 // keep puts the record of one server now.
 func (r *recorder) keep(ctx context.Context, id drs.SourceServerID) error {
 	r.mu.Lock()
@@ -90,7 +107,7 @@ func (r *recorder) keepLocked(ctx context.Context, record db.ServerRecord) error
 		return err
 	}
 	sum := sha256.Sum256(text)
-	if r.kept[record.ID] == sum {
+	if r.kept[record.ID] == sum || r.gone[record.ID] {
 		return nil
 	}
 	if err := r.vault.PutRecord(ctx, record.ID, text); err != nil {

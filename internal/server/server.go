@@ -305,13 +305,13 @@ func (s *running) wire(ctx context.Context, replication string) (err error) {
 		return err
 	}
 	s.protection = protection.New(protection.Config{
-		DB: s.db, Agents: protectedAgents{s.ingest, catalog}, Vault: protectedVault{s.vault}, Trusts: s.trusts, Log: s.Log.With("wing", "protection"),
+		DB: s.db, Agents: protectedAgents{s.ingest, catalog}, Vault: protectedVault{s.vault, s.recorder}, Trusts: s.trusts, Log: s.Log.With("wing", "protection"),
 	})
 	s.registration = ingest.Registrar{
 		CheckToken: tokens.Check,
 		Register:   catalog.register(s.ingest.Connected, tokens.Issued, s.protection.Retry),
 		CreateServer: func(ctx context.Context, server drs.SourceServerID) error {
-			if err := (protectedVault{s.vault}).CreateServer(ctx, server); err != nil {
+			if err := (protectedVault{s.vault, s.recorder}).CreateServer(ctx, server); err != nil {
 				return err
 			}
 			return s.recorder.keep(ctx, server)
