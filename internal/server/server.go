@@ -371,7 +371,7 @@ func (s *running) wire(ctx context.Context, replication string) (err error) {
 	s.scrubber = newScrubber(s.dir, s.ScrubDays, func(ctx context.Context, opt vault.VerifyOptions) (vault.VerifyReport, error) {
 		return vault.Verify(ctx, s.store, s.dir.keys, vault.Options{CacheBytes: 1 << 20}, opt)
 	}, s.Log.With("wing", "vault"))
-	s.metrics.MustRegister(s.scrubber, s.upkeep)
+	s.metrics.MustRegister(s.scrubber, s.upkeep, accessMetrics{s})
 	if s.cache != nil {
 		s.metrics.MustRegister(cacheMetrics{s.cache})
 	}
