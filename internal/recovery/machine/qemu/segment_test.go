@@ -42,13 +42,13 @@ func TestSegment(t *testing.T) {
 	}
 	same, other := listen(one), listen(two)
 
-	// The machine's arguments, of which only the network's matter: its processors
-	// never run, but its card announces itself when it is told to.
+	// The machine's arguments, of which only the network's matter: it has no disk to
+	// boot from, but its card announces itself when it is told to.
 	a := &arguments{}
 	const mac = "52:54:00:ab:cd:ef"
 	a.nics(machine.Spec{NICs: []machine.NIC{{MAC: mac, Network: machine.Segment("one")}}})
 	cmd := exec.CommandContext(t.Context(), qemu, append([]string{
-		"-nodefaults", "-no-user-config", "-display", "none", "-S", "-machine", "q35", "-accel", "tcg", "-qmp", "stdio",
+		"-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-accel", "tcg", "-qmp", "stdio",
 	}, a.list...)...)
 	var problems strings.Builder
 	cmd.Stderr = &problems
