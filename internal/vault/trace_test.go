@@ -61,8 +61,8 @@ func TestTheNextBootFindsItsFrames(t *testing.T) {
 		n   int
 	}
 	var boot []access
-	for range 60 {
-		boot = append(boot, access{[]vault.VolumeID{1, 7}[rnd.IntN(2)], rnd.Int64N(60 * vault.ChunkSize), 1 + rnd.IntN(3*vault.ChunkSize)})
+	for range 60 { // too little to be taken for a sequential reader
+		boot = append(boot, access{[]vault.VolumeID{1, 7}[rnd.IntN(2)], rnd.Int64N(60 * vault.ChunkSize), 1 + rnd.IntN(8<<10)})
 	}
 	read := func(img *vault.Image, d *disk) {
 		for _, a := range boot {
@@ -84,7 +84,7 @@ func TestTheNextBootFindsItsFrames(t *testing.T) {
 	trace := recorder.Stop()
 	read(img, first) // no longer noted
 	img.Close()
-	if n := trace.Chunks(); n < 40 || n > 128 || trace[0].Volume != boot[0].id || int64(trace[0].Chunk) != boot[0].off/vault.ChunkSize {
+	if n := trace.Chunks(); n < 30 || n > 128 || trace[0].Volume != boot[0].id || int64(trace[0].Chunk) != boot[0].off/vault.ChunkSize {
 		t.Errorf("a trace of %d chunks that begins with %+v, after a boot that begins with %+v", n, trace[0], boot[0])
 	}
 	for range 3 {
@@ -116,7 +116,7 @@ func TestTheNextBootFindsItsFrames(t *testing.T) {
 			}
 			store.reset()
 			read(img, second)
-			if n := store.bytes.Load(); n > 16*vault.ChunkSize { // a sequential reader reads ahead
+			if n := store.bytes.Load(); n > 0 {
 				t.Errorf("%d bytes in %d requests were asked of the store after the prefetch", n, store.reads.Load())
 			}
 		})

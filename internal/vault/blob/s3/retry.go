@@ -30,7 +30,7 @@ func (s *Store) retry(ctx context.Context, attempt func(ctx context.Context, mov
 			return err
 		}
 		delay := min(s.delay<<(n-1), maxDelay)
-		pause := time.NewTimer(delay/2 + rand.N(delay/2+1))
+		pause := time.NewTimer(delay/2 + rand.N(delay/2+1)) //nolint:gosec // it only spreads requests
 		select {
 		case <-pause.C:
 		case <-ctx.Done():

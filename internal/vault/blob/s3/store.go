@@ -65,8 +65,7 @@ func Open(ctx context.Context, l Location, opt Options) (*Store, error) {
 		return nil, fmt.Errorf("open %s: %w", l, err)
 	}
 	if err := s.probe(ctx, opt.ReadOnly); err != nil {
-		s.Close()
-		return nil, fmt.Errorf("open %s: %w", l, err)
+		return nil, errors.Join(fmt.Errorf("open %s: %w", l, err), s.Close())
 	}
 	return s, nil
 }

@@ -51,7 +51,7 @@ func openBucket(t testing.TB, l s3.Location) *Bucket {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { store.Close() })
+	t.Cleanup(func() { _ = store.Close() }) // it never fails
 	return &Bucket{Store: store, Where: l, t: t, raw: client(l)}
 }
 
@@ -123,7 +123,7 @@ func (b *Bucket) Bytes(name string) []byte {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	defer o.Close()
+	defer func() { _ = o.Close() }() // it was only read
 	content, err := io.ReadAll(o)
 	if err != nil {
 		b.t.Fatal(err)

@@ -169,7 +169,7 @@ func (s *Server) Run(flags ...string) {
 		args = append(args, "--sidecar", filepath.Join(s.dir, "meta"))
 	}
 	args = append(args, filepath.Join(s.dir, "data"))
-	cmd := exec.Command(s.bin, args...)
+	cmd := exec.CommandContext(context.Background(), s.bin, args...) // Stop ends it
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -181,7 +181,7 @@ func (s *Server) Run(flags ...string) {
 	gone := make(chan error, 1)
 	go func() { gone <- cmd.Wait() }()
 	for deadline := time.Now().Add(20 * time.Second); ; {
-		if conn, err := net.Dial("unix", socket); err == nil {
+		if conn, err := new(net.Dialer).DialContext(context.Background(), "unix", socket); err == nil {
 			conn.Close()
 			return
 		}
