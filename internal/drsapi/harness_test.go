@@ -311,7 +311,7 @@ func (j *jobStarter) TerminateRecoveryInstances(ctx context.Context, account drs
 	}
 	for _, id := range ids {
 		instance, err := j.db.InstanceByID(ctx, id)
-		if err != nil {
+		if err != nil || instance.Account != account {
 			return drs.Job{}, drs.Conflict(drs.TypeRecoveryInstance, string(id), "Recovery instance %s does not exist.", id)
 		}
 		job.Servers = append(job.Servers, drs.ParticipatingServer{SourceServer: instance.SourceServer, Instance: id, Status: drs.LaunchPending})
