@@ -140,7 +140,7 @@ func (d *Dispatcher) deliverTo(ctx context.Context, id string, queue []db.Delive
 	for n, v := range queue {
 		sendErr := d.Send(ctx, w, v.Event)
 		if ctx.Err() != nil {
-			return nil
+			return ctx.Err()
 		}
 		if sendErr == nil {
 			if err := d.DB.Delivered(ctx, v.Seq); err != nil {
@@ -183,7 +183,7 @@ func pause(attempts int) time.Duration {
 	if attempts < 20 {
 		p = min(p, firstPause<<(attempts-1))
 	}
-	return p + time.Duration(rand.Int64N(int64(p)/5+1))
+	return p + time.Duration(rand.Int64N(int64(p)/5+1)) //nolint:gosec // nobody gains by guessing it
 }
 
 // message is a CloudEvent in structured JSON.

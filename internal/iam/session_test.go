@@ -190,7 +190,8 @@ func TestReplayMemoryIsBounded(t *testing.T) {
 	now := time.Now()
 	text := func(i int) string { return strings.Repeat("x", 1+i%7) + string(rune(i)) + string(rune(i/1000)) }
 	for i := range 3 * maxSeen {
-		if m.first(text(i), now, time.Hour) && m.first(text(i), now, time.Hour) {
+		m.first(text(i), now, time.Hour)
+		if m.first(text(i), now, time.Hour) {
 			t.Fatalf("signature %d is forgotten at once", i)
 		}
 		if len(m.new) > maxSeen || len(m.older) > maxSeen {

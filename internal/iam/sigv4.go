@@ -135,7 +135,7 @@ func (v *Verifier) checkScope(auth authorization, signed time.Time) error {
 		return refuseSignature("Credential should be scoped with a valid terminator: '%s', not '%s'.", signingTerminator, auth.terminator)
 	case auth.service != v.Service:
 		return refuseSignature("Credential should be scoped to correct service: '%s'.", v.Service)
-	case auth.region != v.Region && !(v.Global && auth.region == "us-east-1"):
+	case auth.region != v.Region && (!v.Global || auth.region != "us-east-1"):
 		return refuseSignature("Credential should be scoped to a valid region: '%s', not '%s'. Set AWS_REGION to it.", v.Region, auth.region)
 	case auth.date != date:
 		return refuseSignature("Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '%s' != '%s', from '%s'.",

@@ -175,7 +175,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, call *Call) (any
 			return nil, err
 		}
 	}
-	q := &request{Handler: h, Call: call, ctx: r.Context(), form: call.Input, account: key.Account.ID}
+	q := &request{Handler: h, Call: call, form: call.Input, account: key.Account.ID}
 	if action.resource != nil { // STS decides by itself
 		resource := action.resource(q)
 		if err := h.Guard.Authorize(r.Context(), key.Principal, iam.Ask{Action: call.Service + ":" + name, Resource: resource, Context: q.context()}); err != nil {
@@ -212,10 +212,11 @@ func parseForm(r *http.Request, body []byte) (url.Values, error) {
 type request struct {
 	*Handler
 	*Call
-	ctx     context.Context
 	form    url.Values
 	account string
 }
+
+func (q *request) ctx() context.Context { return q.Request.Context() }
 
 // context is what conditions may ask about the request.
 func (q *request) context() policy.Context {

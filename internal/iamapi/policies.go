@@ -63,7 +63,7 @@ func createPolicy(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := q.Directory.CreatePolicy(q.ctx, q.account, q.form.Get("Path"), name, q.form.Get("Description"), text)
+	p, err := q.Directory.CreatePolicy(q.ctx(), q.account, q.form.Get("Path"), name, q.form.Get("Description"), text)
 	return policyResult{policyShapeOf(p)}, err
 }
 
@@ -72,7 +72,7 @@ func (q *request) policy() (directory.Policy, error) {
 	if err != nil {
 		return directory.Policy{}, err
 	}
-	return q.Directory.Policy(q.ctx, q.account, arn)
+	return q.Directory.Policy(q.ctx(), q.account, arn)
 }
 
 func getPolicy(q *request) (any, error) {
@@ -117,12 +117,12 @@ func createPolicyVersion(q *request) (any, error) {
 	if q.form.Get("SetAsDefault") != "true" {
 		return nil, &directory.Error{Code: directory.CodeInvalid, Message: "This server keeps one version of a policy: give SetAsDefault=true, and it replaces the present one."}
 	}
-	p, err := q.Directory.ReplacePolicy(q.ctx, q.account, arn, text)
+	p, err := q.Directory.ReplacePolicy(q.ctx(), q.account, arn, text)
 	return versionResult{versionShapeOf(p, false)}, err
 }
 
 func listPolicies(q *request) (any, error) {
-	own, builtIn, err := q.Directory.Policies(q.ctx, q.account)
+	own, builtIn, err := q.Directory.Policies(q.ctx(), q.account)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +154,7 @@ func deletePolicy(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, q.Directory.DeletePolicy(q.ctx, q.account, arn)
+	return nil, q.Directory.DeletePolicy(q.ctx(), q.account, arn)
 }
 
 type attachment func(d *directory.Directory, ctx context.Context, account string, h directory.Holder, arn string) error
@@ -179,7 +179,7 @@ func changeAttachment(kind iam.Kind, change attachment) func(*request) (any, err
 		if err != nil {
 			return nil, err
 		}
-		return nil, change(q.Directory, q.ctx, q.account, h, arn)
+		return nil, change(q.Directory, q.ctx(), q.account, h, arn)
 	}
 }
 
@@ -197,7 +197,7 @@ func listAttached(kind iam.Kind) func(*request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		arns, err := q.Directory.Attached(q.ctx, q.account, h)
+		arns, err := q.Directory.Attached(q.ctx(), q.account, h)
 		var out result
 		for _, arn := range arns {
 			out.Policies = append(out.Policies, member{arn[strings.LastIndexByte(arn, '/')+1:], arn})

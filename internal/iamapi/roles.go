@@ -47,19 +47,19 @@ func createRole(q *request) (any, error) {
 			return nil, &directory.Error{Code: directory.CodeInvalid, Message: "MaxSessionDuration must be 3600 to 43200 seconds."}
 		}
 	}
-	r, err := q.Directory.CreateRole(q.ctx, q.account, q.form.Get("Path"), directory.Role{
+	r, err := q.Directory.CreateRole(q.ctx(), q.account, q.form.Get("Path"), directory.Role{
 		Name: name, Trust: trust, Description: q.form.Get("Description"), MaxSession: time.Duration(longest) * time.Second,
 	})
 	return roleResult{q.roleShape(r)}, err
 }
 
 func getRole(q *request) (any, error) {
-	r, err := q.Directory.Role(q.ctx, q.account, q.form.Get("RoleName"))
+	r, err := q.Directory.Role(q.ctx(), q.account, q.form.Get("RoleName"))
 	return roleResult{q.roleShape(r)}, err
 }
 
 func listRoles(q *request) (any, error) {
-	all, err := q.Directory.Roles(q.ctx, q.account)
+	all, err := q.Directory.Roles(q.ctx(), q.account)
 	if err != nil {
 		return nil, err
 	}
@@ -79,9 +79,9 @@ func updateTrust(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, q.Directory.SetTrust(q.ctx, q.account, q.form.Get("RoleName"), trust)
+	return nil, q.Directory.SetTrust(q.ctx(), q.account, q.form.Get("RoleName"), trust)
 }
 
 func deleteRole(q *request) (any, error) {
-	return nil, q.Directory.DeleteRole(q.ctx, q.account, q.form.Get("RoleName"))
+	return nil, q.Directory.DeleteRole(q.ctx(), q.account, q.form.Get("RoleName"))
 }

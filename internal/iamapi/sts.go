@@ -110,7 +110,7 @@ func assumeRole(q *request) (any, error) {
 		}
 	}
 	account := form[1]
-	role, absent := q.Directory.Role(q.ctx, account, form[2])
+	role, absent := q.Directory.Role(q.ctx(), account, form[2])
 	if err := q.mayAssume(arn, account, role, absent == nil, name, identity); err != nil {
 		return nil, err
 	}
@@ -174,7 +174,7 @@ func (q *request) mayAssume(arn, account string, role directory.Role, exists boo
 	if exists {
 		trust = role.TrustOf(q.Key.Principal, action, c)
 	}
-	decision, err := q.Guard.Decide(q.ctx, q.Key.Principal, iam.Ask{Action: action, Resource: arn, Context: c})
+	decision, err := q.Guard.Decide(q.ctx(), q.Key.Principal, iam.Ask{Action: action, Resource: arn, Context: c})
 	switch {
 	case decision == policy.NoStatement && trust == policy.DirectlyTrusted && account == q.account:
 		return nil

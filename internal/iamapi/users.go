@@ -41,7 +41,7 @@ func createUser(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	u, err := q.Directory.CreateUser(q.ctx, q.account, name, q.form.Get("Path"))
+	u, err := q.Directory.CreateUser(q.ctx(), q.account, name, q.form.Get("Path"))
 	return userResult{q.userShape(u)}, err
 }
 
@@ -50,12 +50,12 @@ func getUser(q *request) (any, error) {
 	if name == "" && q.Key.Kind == iam.Root {
 		return userResult{userShape{Path: "/", UserID: q.account, ARN: q.Key.ARN(), CreateDate: stampOf(time.Time{})}}, nil
 	}
-	u, err := q.Directory.User(q.ctx, q.account, name)
+	u, err := q.Directory.User(q.ctx(), q.account, name)
 	return userResult{q.userShape(u)}, err
 }
 
 func listUsers(q *request) (any, error) {
-	all, err := q.Directory.Users(q.ctx, q.account)
+	all, err := q.Directory.Users(q.ctx(), q.account)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func deleteUser(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, q.Directory.DeleteUser(q.ctx, q.account, name)
+	return nil, q.Directory.DeleteUser(q.ctx(), q.account, name)
 }
 
 type keyShape struct {
@@ -98,15 +98,15 @@ func createAccessKey(q *request) (any, error) {
 		if q.Key.Kind != iam.Root {
 			return nil, errNeedsUser()
 		}
-		key, err := q.Directory.CreateRootKey(q.ctx, q.account)
+		key, err := q.Directory.CreateRootKey(q.ctx(), q.account)
 		return struct{ AccessKey keyShape }{keyShape{"", key.ID, status(true), key.Secret.Reveal(), stampOf(q.Now())}}, err
 	}
-	key, created, err := q.Directory.CreateKey(q.ctx, q.account, q.userName())
+	key, created, err := q.Directory.CreateKey(q.ctx(), q.account, q.userName())
 	return struct{ AccessKey keyShape }{keyShape{q.userName(), key.ID, status(true), key.Secret.Reveal(), stampOf(created)}}, err
 }
 
 func listAccessKeys(q *request) (any, error) {
-	keys, err := q.Directory.Keys(q.ctx, q.account, q.userName())
+	keys, err := q.Directory.Keys(q.ctx(), q.account, q.userName())
 	out := struct {
 		UserName string     `xml:",omitempty"`
 		Keys     []keyShape `xml:"AccessKeyMetadata>member"`
@@ -127,7 +127,7 @@ func updateAccessKey(q *request) (any, error) {
 	if wanted != status(true) && wanted != status(false) {
 		return nil, &directory.Error{Code: directory.CodeInvalid, Message: "Status must be Active or Inactive."}
 	}
-	return nil, q.Directory.SetKeyActive(q.ctx, q.account, q.userName(), id, wanted == status(true))
+	return nil, q.Directory.SetKeyActive(q.ctx(), q.account, q.userName(), id, wanted == status(true))
 }
 
 func deleteAccessKey(q *request) (any, error) {
@@ -135,7 +135,7 @@ func deleteAccessKey(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, q.Directory.DeleteKey(q.ctx, q.account, q.userName(), id)
+	return nil, q.Directory.DeleteKey(q.ctx(), q.account, q.userName(), id)
 }
 
 func errNeedsUser() error {

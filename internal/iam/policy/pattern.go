@@ -120,12 +120,12 @@ func (p pattern) match(text string) bool {
 		}
 		ok := false
 		if len(p) > 0 {
-			switch head := p[0]; {
-			case head.wildcard == '*':
+			switch head := p[0]; head.wildcard {
+			case '*':
 				p, starred = p[1:], true
 				retry, retryAt = p, text
 				continue
-			case head.wildcard == '?':
+			case '?':
 				if n := firstRune(text); n > 0 {
 					p, text, ok = p[1:], text[n:], true
 				}
