@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -34,7 +37,17 @@ func (s *site) caller(ctx context.Context) (*caller, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &caller{s.server.Endpoint, options.Region, keys, s.server.HTTP}, nil
+	authority, err := os.ReadFile(s.server.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(authority)
+	// Connections are kept, as by any client that asks so often.
+	transport := &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, MaxIdleConnsPerHost: 64, MaxConnsPerHost: 64,
+	}
+	return &caller{s.server.Endpoint, options.Region, keys, &http.Client{Transport: transport, Timeout: time.Minute}}, nil
 }
 
 // accountOf is the account that the site's key belongs to: any ARN tells it.
