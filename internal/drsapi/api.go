@@ -246,7 +246,7 @@ func writeBody(w http.ResponseWriter, log *slog.Logger, status int, body []byte)
 		w.Header().Set("Content-Type", "application/json")
 	}
 	w.WriteHeader(status)
-	if _, err := w.Write(body); err != nil && len(body) > 0 { //nolint:gosec // JSON, and typed as such: nothing renders it
+	if _, err := w.Write(body); err != nil && len(body) > 0 {
 		log.Debug("client went away", "error", err)
 	}
 }

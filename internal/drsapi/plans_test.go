@@ -316,10 +316,7 @@ func TestPlanExecution(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	until(1, "SKIPPED")
-	for {
-		if s.ask(200, "GetRecoveryPlanExecution", obj{"recoveryPlanExecutionArn": runARN})["recoveryPlanExecution"].(obj)["status"] == "CANCELLED" {
-			break
-		}
+	for s.ask(200, "GetRecoveryPlanExecution", obj{"recoveryPlanExecutionArn": runARN})["recoveryPlanExecution"].(obj)["status"] != "CANCELLED" {
 		time.Sleep(5 * time.Millisecond) // likewise
 	}
 	list := s.ask(200, "ListRecoveryPlanExecutions", obj{"recoveryPlanArn": arn, "status": "CANCELLED"})["recoveryPlanExecutions"].([]any)

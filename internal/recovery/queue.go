@@ -126,7 +126,7 @@ func (s *Service) Run(ctx context.Context) error {
 	// Machines connect as soon as they start, so this comes before the queue.
 	listener, err := nbd.ListenUnix(ctx, s.Socket)
 	if err != nil && ctx.Err() != nil {
-		return nil //nolint:nilerr // told to stop before it began
+		return nil // told to stop before it began
 	}
 	if err != nil {
 		return fmt.Errorf("serve disks: %w", err)
