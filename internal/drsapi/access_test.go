@@ -145,6 +145,14 @@ func TestAccess(t *testing.T) {
 	served(t, s.send(home, "DELETE", "/tags/"+escape(red.ARN())+"?tagKeys=cost", ""))
 	refused(t, s.send(home, "DELETE", "/tags/"+escape(red.ARN())+"?tagKeys=team", ""), "drs:UntagResource", red.ARN())
 
+	// Steps of plans are decided on by their plan.
+	plan := home.ARN(drs.TypeRecoveryPlan, "plan-0123456789abcdef0")
+	s.user("planner", allowing(`"drs:GetRecoveryPlanStep"`, `"`+plan+`"`))
+	if got := s.post("GetRecoveryPlanStep", `{"recoveryPlanStepArn":"`+plan+`/step/step-0123456789abcdef0"}`); got.status == http.StatusForbidden {
+		t.Errorf("a step of an allowed plan: %s", got.body)
+	}
+	refused(t, s.post("GetRecoveryPlanStep", `{"recoveryPlanStepArn":"`+plan+`1/step/step-0123456789abcdef0"}`), "drs:GetRecoveryPlanStep", plan+"1")
+
 	s.user("here", allowing(`"drs:DescribeJobs"`, `"*"`, `{"IpAddress":{"aws:SourceIp":"127.0.0.0/8"},"Bool":{"aws:SecureTransport":"true"}}`))
 	served(t, s.post("DescribeJobs", "{}"))
 	s.user("there", allowing(`"drs:DescribeJobs"`, `"*"`, `{"IpAddress":{"aws:SourceIp":"10.0.0.0/8"}}`))
