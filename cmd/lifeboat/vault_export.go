@@ -90,9 +90,9 @@ func (v *vaultExportCommand) transfer(ctx context.Context, disk export.Disk) (sa
 		sent <- err
 	}()
 	defer func() {
-		r.Close()
+		_ = r.Close() // never fails
 		cancel()
-		<-sent // what went wrong there came with the stream
+		_ = <-sent // what went wrong there came with the stream
 	}()
 	stream, err := diskstream.NewReader(r)
 	if err != nil {

@@ -98,7 +98,7 @@ func (v *vaultStatCommand) print(p *show.Printer, stats []serverStat, total map[
 	var rows [][]string
 	for _, s := range stats {
 		rows = append(rows, []string{s.Hostname, show.Bytes(s.Logical), show.Bytes(s.Data), show.Bytes(s.Stored),
-			fmt.Sprintf("%.2f", s.Amplification), fmt.Sprint(s.Usage.Points), fmt.Sprint(s.Branches), string(s.Server)})
+			fmt.Sprintf("%.2f", s.Amplification), fmt.Sprint(s.Points), fmt.Sprint(s.Branches), string(s.Server)})
 	}
 	p.Table([]string{"HOSTNAME", "DISKS", "DATA", "STORED", "STORED/DATA", "POINTS", "BRANCHES", "ID"}, rows)
 	p.Printf("\n")

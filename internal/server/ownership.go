@@ -20,12 +20,12 @@ func (d *DataDir) owner() vault.Owner {
 }
 
 // checkOwner refuses to work on a vault that another data directory owns.
-func (d *DataDir) checkOwner(ctx context.Context, store vaultStore) error {
+func (d *DataDir) checkOwner(ctx context.Context, store vaultStore) (err error) {
 	v, err := vault.Open(ctx, store, d.keys, vault.Options{ReadOnly: true})
 	if err != nil {
 		return d.explainKey(ctx, store, err)
 	}
-	defer v.Close()
+	defer func() { err = errors.Join(err, v.Close()) }()
 	owner, err := v.CurrentOwner(ctx)
 	switch {
 	case errors.Is(err, vault.ErrAbsent):
