@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"lifeboat/internal/client/show"
@@ -64,9 +65,12 @@ func (v *vaultRebuildCommand) Run(ctx context.Context) error {
 		if done.Before != nil {
 			p.Printf("The vault was that of another data directory, on host %s. If its server still runs, it stops by itself.\n", show.Clean(done.Before.Host))
 		}
-		if len(done.Instances) > 0 {
-			p.Printf("%s in %s/instances that no table knows any more. Their disks are kept; what is in them can be had from a machine that still runs. "+
-				"Delete those that are not needed.\n", show.Count(len(done.Instances), "recovery instance"), done.Data)
+		if n := len(done.Instances); n > 0 {
+			p.Printf("%s came back, too.\n", show.Count(n, "recovery instance"))
+		}
+		if n := len(done.Lost); n > 0 {
+			p.Printf("%s in %s/instances without a record: %s. Their disks are kept, and no table knows them. Delete those that are not needed.\n",
+				show.Count(n, "recovery instance"), done.Data, strings.Join(done.Lost, " "))
 		}
 		if done.NewDataDir {
 			p.Printf("The certificate authority and the access keys are new. On each protected machine, remove the agent's state directory and start the agent "+

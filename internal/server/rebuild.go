@@ -39,9 +39,10 @@ type Rebuilt struct {
 	SetAside   string          `json:"setAside,omitempty"` // where the database before lies
 	Before     *vault.Owner    `json:"before,omitempty"`   // whose vault it was, when another's
 	Servers    []RebuiltServer `json:"servers"`
-	// Instances are those whose disks are still in the data directory, and which the
-	// tables know nothing of any more.
+	// Instances came back, as their disks are in the data directory; of those in Lost
+	// there are disks, too, but no record.
 	Instances []string `json:"instances"`
+	Lost      []string `json:"lost"`
 }
 
 // RebuiltServer is one source server that came back.
@@ -65,7 +66,7 @@ func (r Rebuild) Run(ctx context.Context) (out Rebuilt, err error) {
 		return out, err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	out = Rebuilt{Data: d.Path, NewDataDir: r.MasterKey != "", Servers: []RebuiltServer{}, Instances: []string{}}
+	out = Rebuilt{Data: d.Path, NewDataDir: r.MasterKey != "", Servers: []RebuiltServer{}, Instances: []string{}, Lost: []string{}}
 
 	if out.SetAside, err = r.whereAside(ctx, d); err != nil {
 		return out, err
@@ -91,9 +92,6 @@ func (r Rebuild) Run(ctx context.Context) (out Rebuilt, err error) {
 		return out, errors.Join(err, removeDatabase(temp))
 	}
 	if err := place(temp, d.databasePath(), out.SetAside); err != nil {
-		return out, err
-	}
-	if out.Instances, err = instancesLeft(d); err != nil {
 		return out, err
 	}
 	if !out.NewDataDir {
@@ -354,6 +352,9 @@ func (r Rebuild) fill(ctx context.Context, d *DataDir, v *vault.Vault, path stri
 		}
 		out.Servers = append(out.Servers, server)
 	}
+	if out.Instances, out.Lost, err = restoreInstances(ctx, d, database); err != nil {
+		return err
+	}
 	for account, used := range accounts {
 		if used {
 			if err := database.Initialize(ctx, account); err != nil {
@@ -433,17 +434,32 @@ func place(temp, path, aside string) error {
 	return files.SyncDir("rebuild: sync directory", filepath.Dir(path))
 }
 
-// instancesLeft lists the instances whose disks are in the data directory.
-func instancesLeft(d *DataDir) ([]string, error) {
+// restoreInstances brings back the instances whose disks, and a record of them, are in
+// the data directory, and returns those without a record.
+func restoreInstances(ctx context.Context, d *DataDir, database *db.DB) (back, left []string, err error) {
+	back, left = []string{}, []string{}
 	entries, err := os.ReadDir(d.file(instancesDir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return nil, nil, err
 	}
-	out := []string{}
 	for _, e := range entries {
-		if _, err := drs.ParseRecoveryInstanceID(e.Name()); err == nil {
-			out = append(out, e.Name())
+		id, err := drs.ParseRecoveryInstanceID(e.Name())
+		if err != nil {
+			continue // not an instance's
 		}
+		var record db.InstanceRecord
+		text, err := os.ReadFile(filepath.Join(d.file(instancesDir), e.Name(), instanceFile))
+		if err == nil {
+			record, err = db.DecodeInstanceRecord(text)
+		}
+		if err != nil || record.ID != id {
+			left = append(left, e.Name())
+			continue
+		}
+		if err := database.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return tx.RestoreInstance(ctx, record) }); err != nil {
+			return nil, nil, err
+		}
+		back = append(back, e.Name())
 	}
-	return out, nil
+	return back, left, nil
 }

@@ -6,11 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
+	"lifeboat/internal/durable"
 	"lifeboat/internal/vault"
 )
 
@@ -20,9 +23,12 @@ const recordEvery = 10 * time.Second
 // recorder keeps in the vault what the tables know of each source server, so that a
 // lost database can be made again from the vault. Safe for concurrent use.
 type recorder struct {
-	db    *db.DB
-	vault *vault.Vault
-	log   *slog.Logger
+	db        *db.DB
+	vault     *vault.Vault
+	instances string // directory with one for each recovery instance
+	log       *slog.Logger
+
+	machines map[drs.RecoveryInstanceID][32]byte // of what is known to be kept beside their disks; run's own
 
 	mu   sync.Mutex                      // held while anything is put, so that no old record follows a new one
 	kept map[drs.SourceServerID][32]byte // of what is known to be in the vault; guarded by mu
@@ -30,8 +36,11 @@ type recorder struct {
 	gone map[drs.SourceServerID]bool     // its place in the vault is being deleted; guarded by mu
 }
 
-func newRecorder(d *db.DB, v *vault.Vault, log *slog.Logger) *recorder {
-	return &recorder{db: d, vault: v, log: log, kept: map[drs.SourceServerID][32]byte{}, told: map[drs.SourceServerID]bool{}, gone: map[drs.SourceServerID]bool{}}
+func newRecorder(d *db.DB, v *vault.Vault, instances string, log *slog.Logger) *recorder {
+	return &recorder{
+		db: d, vault: v, instances: instances, log: log, machines: map[drs.RecoveryInstanceID][32]byte{},
+		kept: map[drs.SourceServerID][32]byte{}, told: map[drs.SourceServerID]bool{}, gone: map[drs.SourceServerID]bool{},
+	}
 }
 
 // run keeps the records until ctx ends, and once more then.
@@ -40,12 +49,14 @@ func (r *recorder) run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		r.keepAll(ctx)
+		r.keepInstances(ctx)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			r.keepAll(last)
+			r.keepInstances(last)
 			return nil
 		}
 	}
@@ -115,4 +126,36 @@ func (r *recorder) keepLocked(ctx context.Context, record db.ServerRecord) error
 	}
 	r.kept[record.ID] = sum
 	return nil
+}
+
+// instanceFile is kept in the directory of each instance.
+const instanceFile = "instance.json"
+
+// keepInstances keeps what the tables know of each recovery instance beside its disks.
+func (r *recorder) keepInstances(ctx context.Context) {
+	records, err := r.db.InstanceRecords(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			r.log.Warn("records of recovery instances", "err", err)
+		}
+		return
+	}
+	for _, record := range records {
+		text, err := json.MarshalIndent(record, "", "  ")
+		if err == nil && r.machines[record.ID] == sha256.Sum256(text) {
+			continue
+		}
+		dir := filepath.Join(r.instances, string(record.ID))
+		if _, absent := os.Stat(dir); absent != nil {
+			continue // it has no disks yet, or none any more
+		}
+		if err == nil {
+			err = durable.Files{}.WriteFile("instance record", filepath.Join(dir, instanceFile), text, 0o600)
+		}
+		if err != nil {
+			r.log.Warn("the record of a recovery instance cannot be kept; trying again", "instance", record.ID, "err", err)
+			continue
+		}
+		r.machines[record.ID] = sha256.Sum256(text)
+	}
 }

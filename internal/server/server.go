@@ -248,7 +248,7 @@ func (s *running) openStores(ctx context.Context) (err error) {
 	if err := s.own(ctx); err != nil {
 		return err
 	}
-	s.recorder = newRecorder(s.db, s.vault, s.Log.With("wing", "vault"))
+	s.recorder = newRecorder(s.db, s.vault, s.dir.file(instancesDir), s.Log.With("wing", "vault"))
 	return s.catalogPoints(ctx)
 }
 

@@ -64,10 +64,6 @@ func recordsFolder(server drs.SourceServerID) string { return serverFolder(serve
 
 func tracesFolder(server drs.SourceServerID) string { return serverFolder(server) + "traces/" }
 
-func recordName(server drs.SourceServerID, number uint64) string {
-	return fmt.Sprintf("%s%016x.record", recordsFolder(server), number)
-}
-
 func ownerName(number uint64) string { return fmt.Sprintf("%s%016x.owner", ownersFolder, number) }
 
 // numbered picks the numbers of the objects in a folder that end in suffix,

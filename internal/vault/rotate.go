@@ -32,7 +32,7 @@ func rewrap(ctx context.Context, store blob.Store, old, next KeyWrapper) (int, e
 	if err != nil {
 		return 0, err
 	}
-	defer v.Close()
+	defer func() { _ = v.Close() }() // it only waits for what runs
 	servers, err := v.Servers(ctx)
 	if err != nil {
 		return 0, err
@@ -112,7 +112,7 @@ func retire(ctx context.Context, store blob.Store, keys KeyWrapper) (deleted int
 	if err != nil {
 		return 0, err
 	}
-	defer v.Close()
+	defer func() { _ = v.Close() }() // it only waits for what runs
 	servers, err := v.Servers(ctx)
 	if err != nil {
 		return 0, err

@@ -103,7 +103,7 @@ func Verify(ctx context.Context, store blob.Store, keys KeyWrapper, options Opti
 	if err != nil {
 		return VerifyReport{}, err
 	}
-	defer v.Close()
+	defer func() { _ = v.Close() }() // it only waits for what runs
 	return newVerifier(v.store, v, opt).run(ctx)
 }
 

@@ -89,6 +89,8 @@ func TestRebuildAfterTheDatabaseIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	refuses(t, "stop that one first", "vault", "rebuild", "--data", in.dir)
+	instance := in.launched(t, in.recover(t, server, true))
+	machine := in.machines(t)[instance]
 	if err := in.server.stop(t); err != nil { // which keeps the tag
 		t.Fatal(err)
 	}
@@ -129,6 +131,13 @@ func TestRebuildAfterTheDatabaseIsLost(t *testing.T) {
 		t.Fatalf("points %v, before: %s", ids, points)
 	}
 	in.waitContinuous(t, agent) // it reconnects with its certificate
+	if in.machines(t)[instance] != machine || machine == 0 {
+		t.Errorf("the machine of %s is process %d, was %d", instance, in.machines(t)[instance], machine)
+	}
+	eventually(t, "the machine is known, and runs", func() (string, bool) {
+		out, errs, _ := lifeboat(t, in.env, "instances", "--json")
+		return out + errs, strings.Contains(out, instance) && strings.Contains(out, "RUNNING")
+	})
 	in.recoversAndExports(t, server, ids[0], want)
 }
 
