@@ -35,10 +35,15 @@ func TestRefusals(t *testing.T) {
 // TestVerbs runs the scripts against a real server with real agents: db1 and web
 // have a disk image each, and two servers are called twin. Machines that a
 // script launches are real ones, too.
-func TestVerbs(t *testing.T) {
+func TestVerbs(t *testing.T) { runScripts(t, "testdata/verbs") }
+
+// TestVaultVerbs has a server of its own: the scripts of TestVerbs damage its vault.
+func TestVaultVerbs(t *testing.T) { runScripts(t, "testdata/vault") }
+
+func runScripts(t *testing.T, dir string) {
 	w := newWorld(t)
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/verbs",
+		Dir: dir,
 		Setup: func(e *testscript.Env) error {
 			clear(e)
 			for _, line := range strings.Split(w.env, "\n") {

@@ -32,6 +32,7 @@ type serverStat struct {
 	vault.Usage
 	Amplification float64            `json:"amplification"`
 	PointUsages   []vault.PointUsage `json:"pointUsages,omitempty"`
+	Problem       string             `json:"problem,omitempty"` // why some figures are missing
 }
 
 // Run shows what the vault holds and what that takes.
@@ -62,11 +63,11 @@ func (v *vaultStatCommand) Run(ctx context.Context) (err error) {
 	total := map[string]vault.KindUsage{}
 	for _, k := range servers {
 		u, err := open.Vault.Usage(ctx, k.ID)
-		if err != nil {
-			return fmt.Errorf("%w. `lifeboat vault verify` tells what is damaged", err)
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
-		s := serverStat{Hostname: k.Hostname, Usage: u, Amplification: u.Amplification()}
-		if v.Points {
+		s := serverStat{Hostname: k.Hostname, Usage: u, Amplification: u.Amplification(), Problem: message(err)}
+		if v.Points && err == nil {
 			err := open.Vault.PointUsages(ctx, k.ID, func(p vault.PointUsage) error {
 				s.PointUsages = append(s.PointUsages, p)
 				return nil
@@ -101,6 +102,11 @@ func (v *vaultStatCommand) print(p *show.Printer, stats []serverStat, total map[
 			fmt.Sprintf("%.2f", s.Amplification), fmt.Sprint(s.Points), fmt.Sprint(s.Branches), string(s.Server)})
 	}
 	p.Table([]string{"HOSTNAME", "DISKS", "DATA", "STORED", "STORED/DATA", "POINTS", "BRANCHES", "ID"}, rows)
+	for _, s := range stats {
+		if s.Problem != "" {
+			p.Printf("%s: %s. `lifeboat vault verify` tells what is damaged.\n", show.Clean(s.Hostname), show.Clean(s.Problem))
+		}
+	}
 	p.Printf("\n")
 	rows = nil
 	for _, kind := range slices.Sorted(maps.Keys(total)) {

@@ -78,6 +78,9 @@ func (f *verifier) server(ctx context.Context, folder string, done, weight float
 		f.report.Servers = append(f.report.Servers, verdict)
 		return f.objects(ctx, names, nil, done, weight)
 	}
+	if len(refs.branches) == 0 && len(f.found) == 0 {
+		verdict.Err = "its main branch is not there: it was created a moment ago, is being deleted, or is lost"
+	}
 	if err := f.objects(ctx, names, refs, done, weight); err != nil {
 		return err
 	}
