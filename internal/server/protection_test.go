@@ -38,7 +38,7 @@ func TestRecordsFollowTheServersPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	guarded := protectedVault{v, newRecorder(d, v, slog.New(slog.DiscardHandler))}
+	guarded := protectedVault{v, newRecorder(d, v, t.TempDir(), slog.New(slog.DiscardHandler))}
 	recorded := func() bool {
 		_, err := v.Record(context.WithoutCancel(ctx), server.ID)
 		return err == nil
