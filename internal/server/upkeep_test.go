@@ -209,7 +209,7 @@ func TestUpkeepLocksByRule(t *testing.T) {
 	if locked != 1 {
 		t.Errorf("%d points are locked, want the newest", locked)
 	}
-	if err := (protectedVault{s.vault, newRecorder(s.db, s.vault, slog.New(slog.DiscardHandler))}).DropServer(t.Context(), s.server.ID); !errors.Is(err, vault.ErrLocked) {
+	if err := (protectedVault{s.vault, newRecorder(s.db, s.vault, t.TempDir(), slog.New(slog.DiscardHandler))}).DropServer(t.Context(), s.server.ID); !errors.Is(err, vault.ErrLocked) {
 		t.Errorf("drop: %v", err)
 	}
 }
