@@ -20,7 +20,11 @@ const crashDir = "LIFEBOAT_TEST_CRASH_DIR"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashDir); dir != "" {
-		fmt.Println("error:", crashChild(dir))
+		child := crashChild
+		if os.Getenv(crashFolding) != "" {
+			child = foldingChild
+		}
+		fmt.Println("error:", child(dir))
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
@@ -124,10 +128,10 @@ func TestKill(t *testing.T) {
 
 // killedChild lets a child commit n times or more, kills it, and returns the last
 // commit it acknowledged.
-func killedChild(t *testing.T, dir string, n int) (acked uint64) {
+func killedChild(t *testing.T, dir string, n int, env ...string) (acked uint64) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), crashDir+"="+dir)
+	cmd.Env = append(append(os.Environ(), crashDir+"="+dir), env...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

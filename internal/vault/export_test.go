@@ -50,3 +50,10 @@ var (
 	DecodeTrace = decodeTrace
 	EncodeTrace = encodeTrace
 )
+
+// StateBytes is about what the lists of segments and points take.
+func (v *Vault) StateBytes() int64 {
+	v.states.mu.Lock()
+	defer v.states.mu.Unlock()
+	return v.states.used
+}

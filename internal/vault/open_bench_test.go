@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lifeboat/internal/vault"
+	"lifeboat/internal/vault/retention"
 )
 
 // BenchmarkOpen opens a point of a volume that was written sequentially, 8 MiB of
@@ -15,8 +16,12 @@ import (
 // just opened.
 func BenchmarkOpen(b *testing.B) {
 	const epochs = 10000
-	for _, gib := range []uint64{1, 128} {
-		b.Run(fmt.Sprintf("%dGiB", gib), func(b *testing.B) {
+	for _, c := range []struct {
+		gib    uint64
+		folded bool
+	}{{1, false}, {128, false}, {128, true}} {
+		gib := c.gib
+		b.Run(fmt.Sprintf("%dGiB,folded=%v", gib, c.folded), func(b *testing.B) {
 			store, keys := newDirStore(b), newKey(b)
 			opt := vault.Options{}.TinySegments()
 			v := newVault(b, store, keys, opt)
@@ -50,6 +55,14 @@ func BenchmarkOpen(b *testing.B) {
 				}
 			}
 			v.WaitTasks()
+			if c.folded {
+				policy := retention.Policy{Journal: 20 * time.Minute, Rules: []retention.Rule{{Every: 10 * time.Minute, For: 24 * time.Hour}}}
+				for more := true; more; {
+					r := must(v.Maintain(b.Context(), server, policy, time.Now()))(b)
+					more = r.More
+				}
+				v.WaitTasks()
+			}
 			v.Close()
 
 			var before, after runtime.MemStats
@@ -67,7 +80,7 @@ func BenchmarkOpen(b *testing.B) {
 				b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(1<<20), "MiB")
 				b.ReportMetric(float64(must(img.Volume(1))(b).Records()), "records")
 				begin = time.Now()
-				img2 := must(v.OpenPoint(b.Context(), server, point(epochs/2).ID))(b)
+				img2 := must(v.OpenPoint(b.Context(), server, must(v.Points(b.Context(), server))(b)[3].ID))(b)
 				b.ReportMetric(float64(time.Since(begin).Microseconds())/1000, "ms-warm")
 				img.Close()
 				img2.Close()

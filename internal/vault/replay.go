@@ -121,7 +121,7 @@ func (r *listing) read(ctx context.Context) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	if gap := r.gap(st); gap > 0 {
+	if gap := r.gap(st, cause); gap > 0 {
 		// What is after it may be known from a checkpoint, but is not to be relied upon.
 		st, _, err = r.upTo(ctx, gap-1)
 		if err != nil {
@@ -147,9 +147,9 @@ func (r *listing) read(ctx context.Context) (*state, error) {
 }
 
 // gap returns the first manifest that should be there, as far as st tells, and is
-// not; 0: none.
-func (r *listing) gap(st *state) uint64 {
-	if st == nil {
+// not; 0: none. A state before damage does not know where the floor is by now.
+func (r *listing) gap(st *state, cause *CorruptError) uint64 {
+	if cause != nil {
 		return 0 // told already
 	}
 	return r.missing(max(1, st.restated.floor), st.number)
