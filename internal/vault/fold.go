@@ -141,13 +141,8 @@ func (b *branch) carryOut(ctx context.Context, base *base, tasks []foldTask, did
 	}
 	_, err = b.amend(ctx, func(*state) (proposal, error) { return propose(edits...), nil })
 	if errors.Is(err, errUnfit) {
-		// Nobody will ever name them.
+		// What was written is garbage, most likely: a collector makes sure.
 		did.Outrun = true
-		for i := range written {
-			if err := b.v.remove(ctx, segmentName(b.server, written[i].id)); err != nil {
-				return nil, err
-			}
-		}
 		return nil, b.void(ctx, mine.id)
 	}
 	if err != nil {

@@ -145,8 +145,8 @@ func (m *Image) look(ctx context.Context, st *state) (*view, error) {
 	return vw, nil
 }
 
-// renewals bounds how often a read looks anew for segments that are gone.
-const renewals = 10
+// renewals bounds how often opening looks anew for segments that are gone.
+const renewals = 100
 
 // renew makes another view after a read met a segment that is not there. It returns
 // the error itself when nothing has changed: the segment is lost.

@@ -93,7 +93,7 @@ func (v *Vault) maintain(ctx context.Context, server drs.SourceServerID, policy 
 	n := v.tended[server]
 	v.tended[server]++
 	v.mu.Unlock()
-	if n%collectEvery == 0 {
+	if n%collectEvery == 0 || report.Folded.Outrun {
 		return v.collect(ctx, server, &report.Freed)
 	}
 	return nil
@@ -266,8 +266,9 @@ func (b *branch) settleHolds(ctx context.Context, st *state, children []hold) (u
 			return false, err
 		}
 	}
+	keyOf := func(what string) string { return string(b.server) + "/" + b.name + "/" + what }
 	suspect := func(what string) bool {
-		key := string(b.server) + "/" + b.name + "/" + what
+		key := keyOf(what)
 		if v.suspects[key] {
 			delete(v.suspects, key)
 			return true
@@ -284,6 +285,7 @@ func (b *branch) settleHolds(ctx context.Context, st *state, children []hold) (u
 	}
 	for _, h := range st.holds {
 		if slices.ContainsFunc(children, func(c hold) bool { return c.branch == h.branch }) {
+			delete(v.suspects, keyOf("hold "+h.branch)) // it was another fork that was seen
 			continue
 		}
 		if !suspect("hold " + h.branch) {

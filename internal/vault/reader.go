@@ -71,12 +71,13 @@ func (r *VolumeReader) read(ctx context.Context, p []byte, off, more int64) erro
 
 // viewed calls f with the newest view, and again when what f looked for was folded away.
 func (r *VolumeReader) viewed(ctx context.Context, f func(*view) error) error {
-	for i := 0; ; i++ {
+	for {
 		vw := r.image.view.Load()
 		err := f(vw)
-		if !missing(err) || i == renewals || ctx.Err() != nil {
+		if !missing(err) || ctx.Err() != nil {
 			return err
 		}
+		// It ends: either somebody has folded since, or the segment is lost.
 		if err := r.image.renew(ctx, vw, err); err != nil {
 			return err
 		}

@@ -111,6 +111,9 @@ func (h *history) verifyUpkeep(t *testing.T, store blob.Store) {
 // TestUpkeepBearsEveryFault fails the Nth call to the store for every N, in every way,
 // while points are dropped, folded, trimmed and collected, and goes on afterwards.
 func TestUpkeepBearsEveryFault(t *testing.T) {
+	if onS3() {
+		t.Skip("too many requests; the stores differ in nothing that matters here, as TestModel shows")
+	}
 	const commits = 13
 	keys, contents := newKey(t), historyContents(commits)
 	empty := newStore(t)
