@@ -89,6 +89,9 @@ func (e *foldEdit) apply(s *state) error {
 		// Whoever would read a state in between is told by the last one.
 		last := &merged[len(merged)-1]
 		last.from, last.to = min(last.from, e.after+1), max(last.to, e.upTo)
+		for _, r := range all[lo:hi] { // and of what was folded before
+			last.from, last.to = min(last.from, r.from), max(last.to, r.to)
+		}
 	}
 	s.segments = s.segments.spliced(lo, hi, merged, s.private)
 	if e.done {

@@ -156,13 +156,15 @@ func (m *Image) renew(ctx context.Context, old *view, met error) error {
 	if m.view.Load() != old {
 		return nil
 	}
-	st, err := m.b.current(ctx)
-	if err != nil && (st == nil || !damaged(err)) {
-		return err
-	}
-	vw, err := m.look(ctx, st)
-	if err != nil {
-		return err
+	var vw *view
+	for i := 0; vw == nil; i++ {
+		st, err := m.b.current(ctx)
+		if err != nil && (st == nil || !damaged(err)) {
+			return err
+		}
+		if vw, err = m.look(ctx, st); err != nil && (!missing(err) || i == renewals) {
+			return err // missing: folded once more meanwhile
+		}
 	}
 	if slices.EqualFunc(vw.segs, old.segs, func(a, b segmentRef) bool { return a.id == b.id }) {
 		return met

@@ -33,7 +33,7 @@ func (b *branch) readLocked(ctx context.Context) (*state, error) {
 			if err != nil {
 				return nil, err
 			}
-			if !slices.Equal(r.checkpoints, again.checkpoints) || r.first() != again.first() {
+			if i == 0 || !slices.Equal(r.checkpoints, again.checkpoints) || r.first() != again.first() {
 				continue
 			}
 		}

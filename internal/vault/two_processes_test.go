@@ -2,6 +2,7 @@ package vault_test
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -115,7 +116,8 @@ func TestTwoProcesses(t *testing.T) {
 				continue
 			}
 			id := points[rand.IntN(len(points))].ID
-			err = b.Fork(ctxOf, server, id, "i-1")
+			name := fmt.Sprintf("i-%d", i)
+			err = b.Fork(ctxOf, server, id, name)
 			if errors.Is(err, vault.ErrAbsent) || errors.Is(err, vault.ErrExists) {
 				continue // dropped meanwhile; or taken for left over by the other process, which tidies up
 			} else if err != nil && !strings.Contains(err.Error(), "try again") {
@@ -131,7 +133,7 @@ func TestTwoProcesses(t *testing.T) {
 			if gone, err := readPoint(b, id, want); err != nil || gone {
 				t.Errorf("a point that a branch began at: gone %v, %v", gone, err)
 			}
-			if err := b.DropBranch(ctxOf, server, "i-1"); err != nil {
+			if err := b.DropBranch(ctxOf, server, name); err != nil {
 				t.Errorf("drop: %v", err)
 				return
 			}
