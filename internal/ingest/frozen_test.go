@@ -119,7 +119,7 @@ func TestFrozenCuts(t *testing.T) {
 	called := filepath.Join(hooks, "called")
 	for _, name := range []string{"before", "after"} {
 		script := fmt.Sprintf("#!/bin/sh\necho %s >>%s\n", name, called)
-		if err := os.WriteFile(filepath.Join(hooks, name), []byte(script), 0o700); err != nil { //nolint:gosec // a program
+		if err := os.WriteFile(filepath.Join(hooks, name), []byte(script), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -99,7 +99,7 @@ func Run(ctx context.Context, cfg Config) error {
 	a.throttle = new(replication.Throttle)
 	if err := a.identify(ctx); err != nil {
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // told to stop, it has no more to say
+			return nil // told to stop, it has no more to say
 		}
 		return err
 	}

@@ -49,7 +49,7 @@ func (h hooks) run(ctx context.Context, name string) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, hookBound)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, path).CombinedOutput() //nolint:gosec // the user named it
+	out, err := exec.CommandContext(ctx, path).CombinedOutput()
 	if err != nil {
 		return true, &hookError{path, strings.TrimSpace(string(out)), err}
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,7 +52,8 @@ func hang(disks []string) error {
 		return err
 	}
 	fmt.Println("frozen")
-	select {}
+	time.Sleep(time.Hour) // until it is killed
+	return nil
 }
 
 func startGuard() (*freeze.Guard, error) {
@@ -196,7 +198,10 @@ func TestOwnerKilled(t *testing.T) {
 	}
 	owner := exec.Command(self, disks...)
 	owner.Env = append(os.Environ(), role+"=owner")
-	owner.Stderr = os.Stderr
+	complaints, err := owner.StderrPipe() // the guard has it too
+	if err != nil {
+		t.Fatal(err)
+	}
 	out, err := owner.StdoutPipe()
 	if err == nil {
 		err = owner.Start()
@@ -209,6 +214,10 @@ func TestOwnerKilled(t *testing.T) {
 	}
 	if err := owner.Process.Kill(); err != nil {
 		t.Fatal(err)
+	}
+	// Ends with the last of the two, which lets go of the directories.
+	if said, err := io.ReadAll(complaints); err != nil || len(said) > 0 {
+		t.Errorf("%s%v", said, err)
 	}
 	_ = owner.Wait()          // it was killed
 	for _, m := range found { // waits for the guard

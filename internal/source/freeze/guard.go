@@ -44,7 +44,8 @@ func StartGuard(command []string) (*Guard, error) {
 		// The command has not done as it was told. It must not go on like this.
 		return nil, errors.New("start guard: this process was itself started as a guard")
 	}
-	cmd := exec.Command(command[0], command[1:]...) //nolint:gosec,noctx // the agent's own program, until Close
+	cmd := exec.Command(command[0], command[1:]...) //nolint:noctx // the agent's own program, until Close
+	cmd.Stderr = os.Stderr                          // its last words, should it fail
 	cmd.Env = append(os.Environ(), inGuard+"=1")
 	orders, err := cmd.StdinPipe()
 	if err != nil {
@@ -86,6 +87,9 @@ func (g *Guard) tell(o order) (string, error) {
 	return reply, nil
 }
 
+// again is how often a guard thaws once time has run out.
+const again = 20 * time.Millisecond
+
 // Watch is the guard's side: it takes orders until their end, and thaws then, and
 // whenever time has run out.
 func Watch(orders io.Reader, replies io.Writer) error {
@@ -109,7 +113,8 @@ func Watch(orders io.Reader, replies io.Writer) error {
 		for _, d := range dirs {
 			thawed = thawSlowly(d) || thawed
 		}
-		late = nil
+		// The owner may be slow and freeze only now: again, until he is done.
+		late = time.After(again)
 	}
 	for {
 		select {

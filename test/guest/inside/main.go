@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -55,7 +56,7 @@ func serve() error {
 			return fmt.Errorf("command %q: %w", line, err)
 		}
 		var a answer
-		out, err := exec.Command(c.Args[0], c.Args[1:]...).CombinedOutput()
+		out, err := exec.CommandContext(context.Background(), c.Args[0], c.Args[1:]...).CombinedOutput()
 		a.Output = string(out)
 		if err != nil {
 			a.Error = err.Error()

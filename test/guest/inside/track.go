@@ -120,7 +120,7 @@ func track() error {
 		return err
 	}
 	fmt.Printf("tracking after %.1fs\n", time.Since(began).Seconds())
-	defer tracker.Close()
+	defer func() { _ = tracker.Close() }()
 	if _, err := tracker.Swap(context.Background()); err != nil {
 		return err
 	}
@@ -132,9 +132,9 @@ func track() error {
 	var missed error
 	fmt.Printf("first reading done after %.1fs\n", time.Since(began).Seconds())
 	for _, s := range stages {
-		out, err := exec.Command("sh", "-ec", s.script+"\ncd /; sync").CombinedOutput()
+		out, err := exec.CommandContext(context.Background(), "sh", "-ec", s.script+"\ncd /; sync").CombinedOutput()
 		if err != nil {
-			log, _ := exec.Command("dmesg").CombinedOutput()
+			log, _ := exec.CommandContext(context.Background(), "dmesg").CombinedOutput()
 			return fmt.Errorf("%s: %w: %s\n%s", s.name, err, out, log[max(0, len(log)-1000):])
 		}
 		changes, err := tracker.Swap(context.Background())

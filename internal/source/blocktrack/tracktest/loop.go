@@ -1,6 +1,7 @@
 package tracktest
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,13 +27,13 @@ func Loop(t *testing.T, size int64) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("losetup", "--find", "--show", back).Output()
+	out, err := exec.CommandContext(t.Context(), "losetup", "--find", "--show", back).Output()
 	if err != nil {
 		t.Skipf("no loop device here: %v", err)
 	}
 	loop := strings.TrimSpace(string(out))
 	t.Cleanup(func() {
-		if err := exec.Command("losetup", "--detach", loop).Run(); err != nil {
+		if err := exec.CommandContext(context.WithoutCancel(t.Context()), "losetup", "--detach", loop).Run(); err != nil {
 			t.Errorf("detach %s: %v", loop, err)
 		}
 	})
@@ -64,7 +65,7 @@ func Command(t *testing.T, name string, args ...string) {
 	if err != nil {
 		path = "/usr/sbin/" + name
 	}
-	if out, err := exec.Command(path, args...).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(context.WithoutCancel(t.Context()), path, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
 	}
 }

@@ -13,7 +13,7 @@ import (
 type blkpgPartition struct {
 	start, length int64
 	number        int32
-	names         [128]byte
+	_             [128]byte // names, for nobody
 	_             [4]byte
 }
 

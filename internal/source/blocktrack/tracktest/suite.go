@@ -61,7 +61,7 @@ func swap(t *testing.T, tracker blocktrack.Tracker, disks int) []blocktrack.Chan
 
 func everythingAtFirst(t *testing.T, open Opener) {
 	tracker := open(t, devices(t, 2), diskSize)
-	defer tracker.Close()
+	defer func() { _ = tracker.Close() }() // it may have been closed
 	for i, c := range swap(t, tracker, 2) {
 		if !c.All {
 			t.Errorf("disk %d: the first Swap does not name all of it", i)
@@ -81,11 +81,11 @@ func covers(c blocktrack.Changes, block int64) bool {
 // Every changed block is named, none is named that lies far from a changed one,
 // and what was named once is not named again.
 func eachWriteIsNamed(t *testing.T, open Opener) {
-	seed := rand.Uint64()
+	seed := rand.Uint64() //nolint:gosec // of a test
 	t.Logf("seed %d", seed)
 	names := devices(t, 2)
 	tracker := open(t, names, diskSize)
-	defer tracker.Close()
+	defer func() { _ = tracker.Close() }() // it may have been closed
 	swap(t, tracker, 2)
 	watcher, live := tracker.(blocktrack.Watcher)
 	for i, way := range Ways + Ways {
@@ -141,7 +141,7 @@ func newMirror(t *testing.T, device string) *mirror {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { dev.Close() })
+	t.Cleanup(func() { _ = dev.Close() }) // read only
 	digest := func(chunk []byte) blocktrack.Digest {
 		s := sha256.Sum256(chunk)
 		return blocktrack.Digest(s[:16])
@@ -172,11 +172,11 @@ func (m *mirror) read(t *testing.T, c blocktrack.Changes) {
 // Swaps and reads under load lose nothing: when the writers have ended, one more
 // makes the copy the disk's equal. What a quiet moment says is true at once.
 func copiesStayEqual(t *testing.T, open Opener) {
-	seed := rand.Uint64()
+	seed := rand.Uint64() //nolint:gosec // of a test
 	t.Logf("seed %d", seed)
 	names := devices(t, 2)
 	tracker := open(t, names, diskSize)
-	defer tracker.Close()
+	defer func() { _ = tracker.Close() }() // it may have been closed
 	mirrors := []*mirror{newMirror(t, names[0]), newMirror(t, names[1])}
 	pass := func() {
 		for i, c := range swap(t, tracker, 2) {
@@ -250,7 +250,7 @@ func readerKilled(t *testing.T, open Opener) {
 		t.Fatal(err)
 	}
 	second := open(t, names, diskSize)
-	defer second.Close()
+	defer func() { _ = second.Close() }()
 	if c := swap(t, second, 1); !c[0].All {
 		t.Errorf("after a break: %v", c)
 	}

@@ -43,7 +43,8 @@ func NewWriter(device string, start, size int64, seed uint64) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Writer{start: start, size: size, direct: direct, buffered: buffered, rng: rand.New(rand.NewPCG(seed, 1)), page: page, Changed: map[int64]bool{}}, nil
+	rng := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // of a test, to be repeated
+	return &Writer{start: start, size: size, direct: direct, buffered: buffered, rng: rng, page: page, Changed: map[int64]bool{}}, nil
 }
 
 // Close ends writing.
