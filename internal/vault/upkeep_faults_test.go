@@ -121,7 +121,7 @@ func TestUpkeepBearsEveryFault(t *testing.T) {
 	for i, outcome := range blobtest.Outcomes {
 		t.Run(fmt.Sprint(outcome), func(t *testing.T) {
 			t.Parallel()
-			for n := 1 + i; ; n += step(5, 251) { // the four of them together, and reruns, see all
+			for n := 1 + i; ; n += step(5, 601) { // the four of them together, and reruns, see all
 				store := cloneStore(t, empty)
 				h := &history{keys: keys, contents: contents}
 				faults := blobtest.NewFaults(store, n, outcome)
