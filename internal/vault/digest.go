@@ -21,8 +21,7 @@ func (r *VolumeReader) Digests(ctx context.Context, first uint64, n int) ([][16]
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		var err error
-		err = r.viewed(ctx, func(vw *view) (err error) {
+		err := r.viewed(ctx, func(vw *view) (err error) {
 			h.records, h.view = r.records(vw), vw
 			out[i], err = h.digest(ctx, first+uint64(i))
 			return err

@@ -184,7 +184,7 @@ func (r *listing) replayPacks(ctx context.Context, st *state, last uint64) (*sta
 			}
 			last, err := b.readManifest(ctx, numbers[i])
 			if err != nil || last.Hash != p.entries[len(p.entries)-1].hash {
-				return st, nil // what is wrong shows when the manifests are read
+				return st, nil //nolint:nilerr // what is wrong shows when the manifests are read
 			}
 			if st, err = b.applyPack(p, st); err != nil {
 				return st, err

@@ -189,21 +189,6 @@ func (s *state) upTo(seq uint64) []segmentRef {
 	return all[:n:n]
 }
 
-// kept tells whether what the branch held at a sequence can still be read, now and as
-// long as nothing is dropped.
-func (s *state) kept(seq uint64) bool {
-	if seq == s.seq || s.base != nil && seq == s.base.seq {
-		return true
-	}
-	return s.pointAt(seq) || s.heldAt(seq)
-}
-
-func (s *state) pointAt(seq uint64) bool {
-	items := s.points.items
-	i := sort.Search(len(items), func(i int) bool { return items[i].seq >= seq })
-	return i < len(items) && items[i].seq == seq
-}
-
 func (s *state) heldAt(seq uint64) bool {
 	return slices.ContainsFunc(s.holds, func(h hold) bool { return h.seq == seq })
 }
