@@ -152,7 +152,7 @@ func (v *Vault) collectSegment(ctx context.Context, server drs.SourceServerID, n
 	h, err := segment.ReadHeader(name, p[:n])
 	if err != nil || h.Server != string(server) || h.ID != id {
 		freed.Unknown++ // evidence, perhaps
-		return nil //nolint:nilerr // counted; not ours to delete
+		return nil      //nolint:nilerr // counted; not ours to delete
 	}
 	if last, there := live.seqs[h.Branch]; there && h.Sequence > last {
 		freed.Unfinished++
