@@ -92,7 +92,7 @@ func (v *vaultExportCommand) transfer(ctx context.Context, disk export.Disk) (sa
 	defer func() {
 		_ = r.Close() // never fails
 		cancel()
-		_ = <-sent // what went wrong there came with the stream
+		<-sent // what went wrong there came with the stream
 	}()
 	stream, err := diskstream.NewReader(r)
 	if err != nil {

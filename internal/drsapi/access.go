@@ -54,12 +54,6 @@ func on(kind drs.ResourceType, path string) access {
 // onARN is for operations on resources that path names by ARN.
 func onARN(path string) access { return on("", path) }
 
-// and adds resources of another type.
-func (a access) and(kind drs.ResourceType, path string) access {
-	a.targets = append(a.targets[:len(a.targets):len(a.targets)], target{kind, path})
-	return a
-}
-
 // creating says what type of resource the operation makes, which the request's
 // tags go to.
 func (a access) creating(kind drs.ResourceType) access {

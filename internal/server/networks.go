@@ -34,7 +34,8 @@ func templateHandler(d *db.DB, log *slog.Logger) http.Handler {
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(template) // a client that left needs no answer
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		_, _ = w.Write(template) //nolint:gosec // JSON, which no browser takes for a page; a client that left needs no answer
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		drsapi.WriteError(w, log, &drs.Error{Kind: drs.KindNotFound, Message: fmt.Sprintf(
