@@ -9,7 +9,8 @@
 //   - Age is counted along the points themselves, from each to the newest, and
 //     between two neighbours no more than MaxStep for each commit that lies between
 //     them. A clock that jumps, by however much, ages the history by MaxStep at
-//     most; one that is set back does not age it at all.
+//     most; one that is set back does not age it at all. For that the points on both
+//     sides of a jump stay, while there is anything behind it that a rule reaches.
 //   - It is stable: what stays would stay again, and deciding often drops nothing that
 //     deciding once at the end would have kept for a longer interval.
 //
@@ -78,11 +79,12 @@ const (
 	Locked  Reason = "locked"
 	Pinned  Reason = "branch"
 	ByRule  Reason = "rule"
+	Clock   Reason = "clock" // it lies beside a jump of the clock
 )
 
 // Lasting tells whether a point that stays for this reason is likely to stay when the
 // next one comes.
-func (r Reason) Lasting() bool { return r == Locked || r == Pinned || r == ByRule }
+func (r Reason) Lasting() bool { return r == Locked || r == Pinned || r == ByRule || r == Clock }
 
 // Kept is a point that stays.
 type Kept struct {
@@ -118,6 +120,9 @@ func (p Policy) Decide(points []Point) Decision {
 			k.Reason = Journal
 		default:
 			k.Rule, k.Reason = p.rule(i, points, slots)
+			if k.Reason == "" && p.besideJump(i, points, ages) {
+				k.Reason = Clock
+			}
 		}
 		if k.Reason == "" {
 			d.Drop = append(d.Drop, pt.ID)
@@ -126,6 +131,30 @@ func (p Policy) Decide(points []Point) Decision {
 		d.Kept = append(d.Kept, k)
 	}
 	return d
+}
+
+// besideJump tells whether point i is one side of a step that does not count in full,
+// and the other side is young enough for some rule. Without the two, the same step
+// would lie between points with many more commits in between, and count for more.
+func (p Policy) besideJump(i int, points []Point, ages []time.Duration) bool {
+	reach := p.Journal
+	for _, r := range p.Rules {
+		reach = max(reach, r.For)
+	}
+	jump := func(i int) bool {
+		return i >= 0 && i+1 < len(points) && ages[i] <= reach && points[i+1].Taken.Sub(points[i].Taken) > mostBetween(points[i], points[i+1])
+	}
+	return jump(i-1) || jump(i)
+}
+
+// mostBetween returns how much time the commits between two neighbours may account for.
+func mostBetween(a, b Point) time.Duration {
+	commits := uint64(1)
+	if b.Epoch > a.Epoch {
+		commits = b.Epoch - a.Epoch
+	}
+	const most = 1 << 20 // steps, more than a century; keeps the product from overflowing
+	return MaxStep * time.Duration(min(commits, most))
 }
 
 // rule returns the longest rule that keeps point i.
@@ -143,12 +172,7 @@ func Ages(points []Point) []time.Duration {
 	ages := make([]time.Duration, len(points))
 	for i := len(points) - 2; i >= 0; i-- {
 		step := points[i+1].Taken.Sub(points[i].Taken)
-		commits := uint64(1)
-		if points[i+1].Epoch > points[i].Epoch {
-			commits = points[i+1].Epoch - points[i].Epoch
-		}
-		const most = 1 << 20 // steps, more than a century; keeps the product from overflowing
-		ages[i] = ages[i+1] + max(0, min(step, MaxStep*time.Duration(min(commits, most))))
+		ages[i] = ages[i+1] + max(0, min(step, mostBetween(points[i], points[i+1])))
 		if ages[i] < ages[i+1] { // no end of jumps
 			ages[i] = ages[i+1]
 		}

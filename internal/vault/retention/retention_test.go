@@ -119,6 +119,28 @@ func TestAClockThatJumpsDropsLittle(t *testing.T) {
 	}
 }
 
+// TestHistoryBehindAJumpFadesNoFaster: also once the points around the jump have left the
+// journal, and many commits lie between those that stay.
+func TestHistoryBehindAJumpFadesNoFaster(t *testing.T) {
+	const hour, jumped = 360, (6*24)*360 + 330
+	steady := every(10*time.Second, jumped+5*hour)
+	for _, jump := range []time.Duration{0, 30 * 24 * time.Hour, 10 * 365 * 24 * time.Hour} {
+		points := slices.Clone(steady)
+		for i := jumped; i < len(points); i++ {
+			points[i].Taken = points[i].Taken.Add(jump)
+		}
+		behind := 0
+		for _, p := range run(retention.Default(), points, hour/2) {
+			if p.Epoch <= uint64(jumped) {
+				behind++
+			}
+		}
+		if behind < 20 { // hours and days, which the rules keep for seven
+			t.Errorf("five hours after a jump by %s, %d points of the six days before it are left", jump, behind)
+		}
+	}
+}
+
 func TestConsistentPointsAreKeptBeforeFuzzyOnes(t *testing.T) {
 	points := every(10*time.Minute, 7*6)
 	for i := range points {
