@@ -301,6 +301,21 @@ func TestAssumeRole(t *testing.T) {
 	wantCode(t, err, "AccessDenied")
 	_, err = s.iam(session, "").ListUsers(ctx, &awsiam.ListUsersInput{})
 	wantCode(t, err, "InvalidClientTokenId")
+
+	// A role has no access keys, and those of the account's root are not its own.
+	rootKey, err := s.directory.CreateRootKey(ctx, home.ID)
+	must(t, err)
+	_, err = s.iam(session, token).ListAccessKeys(ctx, &awsiam.ListAccessKeysInput{})
+	wantCode(t, err, "ValidationError")
+	_, err = s.iam(session, token).CreateAccessKey(ctx, &awsiam.CreateAccessKeyInput{})
+	wantCode(t, err, "ValidationError")
+	_, err = s.iam(session, token).UpdateAccessKey(ctx, &awsiam.UpdateAccessKeyInput{AccessKeyId: &rootKey.ID, Status: iamtypes.StatusTypeInactive})
+	wantCode(t, err, "ValidationError")
+	_, err = s.iam(session, token).DeleteAccessKey(ctx, &awsiam.DeleteAccessKeyInput{AccessKeyId: &rootKey.ID})
+	wantCode(t, err, "ValidationError")
+	_, err = s.iam(rootKey, "").DeleteAccessKey(ctx, &awsiam.DeleteAccessKeyInput{AccessKeyId: &rootKey.ID})
+	must(t, err)
+
 	me, err := s.sts(session, token).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	must(t, err)
 	if *me.Arn != *out.AssumedRoleUser.Arn || *me.UserId != *out.AssumedRoleUser.AssumedRoleId {

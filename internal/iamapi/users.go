@@ -93,25 +93,39 @@ func status(active bool) string {
 	return "Inactive"
 }
 
+// keyOwner is whose access keys a request is about: without a name the caller's,
+// so that those of root, who has none, are root's alone.
+func (q *request) keyOwner() (user string, err error) {
+	if user = q.userName(); user == "" && q.Key.Kind != iam.Root {
+		return "", &directory.Error{Code: directory.CodeInvalid, Message: "Must specify userName when calling with non-User credentials"}
+	}
+	return user, nil
+}
+
 func createAccessKey(q *request) (any, error) {
-	if q.userName() == "" {
-		if q.Key.Kind != iam.Root {
-			return nil, errNeedsUser()
-		}
+	user, err := q.keyOwner()
+	if err != nil {
+		return nil, err
+	}
+	if user == "" {
 		key, err := q.Directory.CreateRootKey(q.ctx(), q.account)
 		return struct{ AccessKey keyShape }{keyShape{"", key.ID, status(true), key.Secret.Reveal(), stampOf(q.Now())}}, err
 	}
-	key, created, err := q.Directory.CreateKey(q.ctx(), q.account, q.userName())
-	return struct{ AccessKey keyShape }{keyShape{q.userName(), key.ID, status(true), key.Secret.Reveal(), stampOf(created)}}, err
+	key, created, err := q.Directory.CreateKey(q.ctx(), q.account, user)
+	return struct{ AccessKey keyShape }{keyShape{user, key.ID, status(true), key.Secret.Reveal(), stampOf(created)}}, err
 }
 
 func listAccessKeys(q *request) (any, error) {
-	keys, err := q.Directory.Keys(q.ctx(), q.account, q.userName())
+	user, err := q.keyOwner()
+	if err != nil {
+		return nil, err
+	}
+	keys, err := q.Directory.Keys(q.ctx(), q.account, user)
 	out := struct {
 		UserName string     `xml:",omitempty"`
 		Keys     []keyShape `xml:"AccessKeyMetadata>member"`
 		Page
-	}{UserName: q.userName()}
+	}{UserName: user}
 	for _, k := range keys {
 		out.Keys = append(out.Keys, keyShape{UserName: k.User, AccessKeyID: k.ID, Status: status(k.Active), CreateDate: stampOf(k.Created)})
 	}
@@ -127,7 +141,11 @@ func updateAccessKey(q *request) (any, error) {
 	if wanted != status(true) && wanted != status(false) {
 		return nil, &directory.Error{Code: directory.CodeInvalid, Message: "Status must be Active or Inactive."}
 	}
-	return nil, q.Directory.SetKeyActive(q.ctx(), q.account, q.userName(), id, wanted == status(true))
+	user, err := q.keyOwner()
+	if err != nil {
+		return nil, err
+	}
+	return nil, q.Directory.SetKeyActive(q.ctx(), q.account, user, id, wanted == status(true))
 }
 
 func deleteAccessKey(q *request) (any, error) {
@@ -135,9 +153,9 @@ func deleteAccessKey(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, q.Directory.DeleteKey(q.ctx(), q.account, q.userName(), id)
-}
-
-func errNeedsUser() error {
-	return &directory.Error{Code: directory.CodeInvalid, Message: "Must specify userName when calling with non-User credentials"}
+	user, err := q.keyOwner()
+	if err != nil {
+		return nil, err
+	}
+	return nil, q.Directory.DeleteKey(q.ctx(), q.account, user, id)
 }
