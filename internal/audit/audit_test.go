@@ -94,7 +94,7 @@ func TestSearch(t *testing.T) {
 	// Another start goes on in another file.
 	again := open(t, l.dir, Limits{}, func() time.Time { return at.Add(-time.Hour) }) // the clock was set back
 	again.Record(event("G", at))
-	if got := names(t, again, Query{Most: 2}); got != "G F" {
+	if got := names(t, again, Query{Most: 2, Account: "111122223333"}); got != "G F" {
 		t.Errorf("after another start: %q", got)
 	}
 }
@@ -194,6 +194,26 @@ func TestRetention(t *testing.T) {
 }
 
 // What cannot be kept is counted, and the log goes on when the cause is gone.
+// Calls that nobody signed, of which anybody can make any number, do not push out
+// those that somebody did.
+func TestUnsignedAreKeptApart(t *testing.T) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	l := open(t, t.TempDir(), Limits{File: 2 << 10, Total: 16 << 10}, func() time.Time { at = at.Add(time.Second); return at })
+	l.Record(event("Signed", at))
+	for i := range 200 {
+		e := event(fmt.Sprint("Unsigned", i), at)
+		e.Identity, e.Time = Identity{Type: "Unknown"}, at.Add(time.Duration(i))
+		l.Record(e)
+	}
+	if got := names(t, l, Query{Account: "111122223333"}); got != "Signed" {
+		t.Errorf("of the signed calls the log has %q", got)
+	}
+	found, err := l.Search(t.Context(), Query{Unsigned: true, Most: 1000})
+	if err != nil || len(found) == 0 || len(found) > 20 || found[0].Name != "Unsigned199" {
+		t.Errorf("%d unsigned calls, %v: want the latest few", len(found), err)
+	}
+}
+
 func TestLost(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "log")
 	l := open(t, dir, Limits{}, nil)

@@ -42,6 +42,9 @@ const (
 	sweepEvery = time.Hour
 	suffix     = ".jsonl"
 	nameForm   = "20060102T150405.000000000Z"
+
+	unsignedDir   = "unsigned"
+	unsignedShare = 8 // calls that nobody signed have one part in so many of Limits.Total, besides
 )
 
 // Log is safe for concurrent use.
@@ -51,6 +54,9 @@ type Log struct {
 	log    *slog.Logger
 	now    func() time.Time
 	lost   atomic.Int64
+	// unsigned keeps the calls that nobody signed: whoever reaches the server can
+	// make any number of them, and must not push the others out. nil in that log.
+	unsigned *Log
 
 	mu    sync.Mutex
 	file  *os.File // nil: the next event begins one
@@ -63,13 +69,25 @@ type Log struct {
 // begins a file of its own, so that a line torn by a power cut stays the last of
 // its file. now is the clock, nil for the system's.
 func Open(dir string, limits Limits, log *slog.Logger, now func() time.Time) (*Log, error) {
+	limits = limits.orDefaults()
+	l, err := openOne(dir, limits, log, now)
+	if err != nil {
+		return nil, err
+	}
+	limits.Total = max(1, limits.Total/unsignedShare)
+	limits.File = min(limits.File, max(1, limits.Total/2))
+	l.unsigned, err = openOne(filepath.Join(dir, unsignedDir), limits, log, now)
+	return l, err
+}
+
+func openOne(dir string, limits Limits, log *slog.Logger, now func() time.Time) (*Log, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make audit log: %w", err)
 	}
 	if now == nil {
 		now = time.Now
 	}
-	l := &Log{dir: dir, limits: limits.orDefaults(), log: log, now: now}
+	l := &Log{dir: dir, limits: limits, log: log, now: now}
 	names, err := l.files()
 	if err != nil {
 		return nil, err
@@ -82,6 +100,10 @@ func Open(dir string, limits Limits, log *slog.Logger, now func() time.Time) (*L
 
 // Record keeps an event. It does not fail: what cannot be kept is counted.
 func (l *Log) Record(e Event) {
+	if l.unsigned != nil && e.Identity.AccountID == "" {
+		l.unsigned.Record(e)
+		return
+	}
 	line, err := e.encoded()
 	if err == nil {
 		err = l.write(line)
@@ -93,7 +115,12 @@ func (l *Log) Record(e Event) {
 }
 
 // Lost is how many events could not be kept since the start.
-func (l *Log) Lost() int64 { return l.lost.Load() }
+func (l *Log) Lost() int64 {
+	if l.unsigned != nil {
+		return l.lost.Load() + l.unsigned.Lost()
+	}
+	return l.lost.Load()
+}
 
 func (l *Log) write(line []byte) error {
 	l.mu.Lock()
@@ -162,6 +189,9 @@ func (l *Log) Run(ctx context.Context) error {
 }
 
 func (l *Log) sync() {
+	if l.unsigned != nil {
+		l.unsigned.sync()
+	}
 	l.mu.Lock()
 	file, dirty := l.file, l.dirty
 	l.dirty = false
@@ -180,18 +210,24 @@ func (l *Log) sync() {
 	}
 }
 
-// Close ends the present file.
-func (l *Log) Close() error {
+// Close ends the present files.
+func (l *Log) Close() (err error) {
+	if l.unsigned != nil {
+		err = l.unsigned.Close()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.file == nil {
-		return nil
+	if l.file != nil {
+		err = errors.Join(err, l.endLocked())
 	}
-	return l.endLocked()
+	return err
 }
 
 // Sweep removes the oldest files beyond the limits. The present one stays.
 func (l *Log) Sweep() {
+	if l.unsigned != nil {
+		l.unsigned.Sweep()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sweepLocked()

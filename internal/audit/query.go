@@ -47,10 +47,23 @@ func (q Query) picks(e *Event) bool {
 	return true
 }
 
-// Search returns the events that a query picks, latest first. A torn last line of
+// Search returns the events that a query picks, latest first; by their own times
+// where it picks both of callers and of nobody. A torn last line of
 // a file is passed over; any other that cannot be read is ErrUnreadable beside
 // the events.
 func (l *Log) Search(ctx context.Context, q Query) (found []Event, err error) {
+	found, err = l.searchOne(ctx, q)
+	if l.unsigned == nil || q.Account != "" || err != nil && !errors.Is(err, ErrUnreadable) {
+		return found, err
+	}
+	others, alsoErr := l.unsigned.searchOne(ctx, q)
+	found = append(found, others...)
+	slices.SortStableFunc(found, func(a, b Event) int { return b.Time.Compare(a.Time) })
+	return found[:min(len(found), q.Most)], errors.Join(err, alsoErr)
+}
+
+// searchOne is Search without the log of those that nobody signed.
+func (l *Log) searchOne(ctx context.Context, q Query) (found []Event, err error) {
 	names, err := l.files()
 	if err != nil {
 		return nil, err
