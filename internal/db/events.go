@@ -135,6 +135,10 @@ func (r deliveryRow) resource() Delivery {
 	return Delivery{r.Seq, r.Webhook, r.Event.V, r.Created.Time(), r.Attempts, r.Next.Time(), r.Dead, r.Error}
 }
 
+// MaxDeliveries is how many events wait for one webhook, the dead included; of
+// more, the oldest go.
+const MaxDeliveries = 10_000
+
 // Emit hands an event to all webhooks that want it, together with what else the
 // transaction does: either both happen or none.
 func (tx Tx) Emit(ctx context.Context, e drs.Event) error {
@@ -150,6 +154,11 @@ func (tx Tx) Emit(ctx context.Context, e drs.Event) error {
 		row := deliveryRow{Webhook: w.ID, EventID: e.ID, Event: document[drs.Event]{e}, Created: now, Next: now}
 		if _, err := tx.NewInsert().Model(&row).Exec(ctx); err != nil {
 			return fmt.Errorf("emit %s: %w", e.Type, err)
+		}
+		_, err := tx.NewRaw("DELETE FROM deliveries WHERE webhook = ? AND seq <= (SELECT seq FROM deliveries WHERE webhook = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)",
+			w.ID, w.ID, MaxDeliveries).Exec(ctx)
+		if err != nil {
+			return fmt.Errorf("forget what waits too long for webhook %s: %w", w.ID, err)
 		}
 	}
 	return nil
@@ -171,11 +180,14 @@ func (tx Tx) emitPoint(ctx context.Context, p drs.RecoveryPoint) error {
 	return tx.Emit(ctx, drs.SnapshotTaken(drs.Account{ID: row.Account, Region: row.Region}, p, row.Properties.V.Disks))
 }
 
-// DueDeliveries returns at most so many deliveries whose time has come, oldest
-// first.
+// DueDeliveries returns at most so many deliveries whose time has come, those of
+// each webhook oldest first. Of all webhooks alike: the long queue of one keeps no
+// other waiting.
 func (d *DB) DueDeliveries(ctx context.Context, now time.Time, most int) ([]Delivery, error) {
 	var rows []deliveryRow
-	err := d.read.NewSelect().Model(&rows).Where("dead = FALSE AND next <= ?", stampOf(now)).Order("next", "seq").Limit(int64(most)).Scan(ctx)
+	err := d.read.NewRaw(`SELECT d.* FROM deliveries AS d JOIN (
+			SELECT seq, ROW_NUMBER() OVER (PARTITION BY webhook ORDER BY next, seq) AS place FROM deliveries WHERE dead = FALSE AND next <= ?
+		) AS due ON due.seq = d.seq ORDER BY due.place, d.next, d.seq LIMIT ?`, stampOf(now), most).Scan(ctx, &rows)
 	if err != nil {
 		return nil, fmt.Errorf("list due deliveries: %w", err)
 	}
@@ -197,6 +209,18 @@ func (d *DB) DeliveryFailed(ctx context.Context, v Delivery) error {
 		Set("attempts = ?", v.Attempts).Set("next = ?", stampOf(v.Next)).Set("dead = ?", v.Dead).Set("error = ?", v.Error).Exec(ctx)
 	if err != nil {
 		return fmt.Errorf("keep failed delivery: %w", err)
+	}
+	return nil
+}
+
+// PostponeDeliveries keeps all that waits for a webhook from being tried before a
+// moment, and gives up what was made at expired or before.
+func (d *DB) PostponeDeliveries(ctx context.Context, webhook string, until, expired time.Time, reason string) error {
+	_, err := d.write.NewUpdate().Model((*deliveryRow)(nil)).Where("webhook = ? AND dead = FALSE", webhook).
+		Set("next = MAX(next, ?)", stampOf(until)).Set("dead = (created <= ?)", stampOf(expired)).
+		Set("error = CASE WHEN error = '' AND created <= ? THEN ? ELSE error END", stampOf(expired), reason).Exec(ctx)
+	if err != nil {
+		return fmt.Errorf("postpone deliveries: %w", err)
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -38,22 +39,22 @@ type Config struct {
 	DB  *db.DB
 	Box *iam.Box // that the webhooks' secrets are sealed in
 	Log *slog.Logger
-	// Transport carries the messages.
-	Transport http.RoundTripper
+	// Transport is what carries the messages of an account.
+	Transport func(drs.Account) http.RoundTripper
 	Now       func() time.Time
 }
 
 // Dispatcher delivers events. Safe for concurrent use.
-type Dispatcher struct {
-	Config
-	client http.Client
-}
+type Dispatcher struct{ Config }
 
 const (
 	// pollEvery is how long an event may lie before it is seen.
 	pollEvery = time.Second
 	// timeout bounds one attempt.
 	timeout = 10 * time.Second
+	// turn is how long one webhook is served before all others are: one that answers
+	// slowly keeps nobody waiting for long.
+	turn = 10 * time.Second
 	// maxAge is how long a delivery is tried, as EventBridge tries it.
 	maxAge = 24 * time.Hour
 	// keepDead is how long dead deliveries can be looked at.
@@ -69,11 +70,15 @@ func New(c Config) *Dispatcher {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Dispatcher{Config: c, client: http.Client{
-		Transport: c.Transport, Timeout: timeout,
+	return &Dispatcher{c}
+}
+
+func (d *Dispatcher) client(account drs.Account) *http.Client {
+	return &http.Client{
+		Transport: d.Transport(account), Timeout: timeout,
 		// A redirect could lead a signed message anywhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	}
 }
 
 // Run delivers until ctx ends.
@@ -137,7 +142,11 @@ func (d *Dispatcher) deliverTo(ctx context.Context, id string, queue []db.Delive
 	if err != nil {
 		return err
 	}
-	for n, v := range queue {
+	began := d.Now()
+	for _, v := range queue {
+		if d.Now().Sub(began) >= turn {
+			return nil // the rest is due the next time
+		}
 		sendErr := d.Send(ctx, w, v.Event)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -151,13 +160,8 @@ func (d *Dispatcher) deliverTo(ctx context.Context, id string, queue []db.Delive
 		if err := d.fail(ctx, v, sendErr); err != nil {
 			return err
 		}
-		for _, later := range queue[n+1:] {
-			later.Next = d.Now().Add(pause(v.Attempts + 1))
-			if err := d.DB.DeliveryFailed(ctx, later); err != nil {
-				return err
-			}
-		}
-		return nil
+		now := d.Now()
+		return d.DB.PostponeDeliveries(ctx, id, now.Add(pause(v.Attempts+1)), now.Add(-maxAge), "What came before it was not taken for a day: "+sendErr.Error())
 	}
 	return nil
 }
@@ -217,7 +221,7 @@ func (d *Dispatcher) Send(ctx context.Context, w db.Webhook, e drs.Event) error 
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.URL, bytes.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("deliver to %s: %w", w.URL, err)
+		return fmt.Errorf("deliver to webhook %s: %w", w.ID, withoutURL(err))
 	}
 	at := strconv.FormatInt(d.Now().Unix(), 10)
 	request.Header.Set("Content-Type", "application/cloudevents+json; charset=utf-8")
@@ -225,16 +229,26 @@ func (d *Dispatcher) Send(ctx context.Context, w db.Webhook, e drs.Event) error 
 	request.Header.Set("Webhook-Id", e.ID)
 	request.Header.Set("Webhook-Timestamp", at)
 	request.Header.Set("Webhook-Signature", "v1,"+Sign(secret, e.ID, at, body))
-	answer, err := d.client.Do(request)
+	answer, err := d.client(w.Account).Do(request)
 	if err != nil {
-		return err
+		return fmt.Errorf("deliver to %s: %w", request.URL.Host, withoutURL(err))
 	}
 	defer answer.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, 64<<10)) // so that the connection can be used again
 	if answer.StatusCode < 200 || answer.StatusCode > 299 {
-		return fmt.Errorf("%s answered %s", w.URL, answer.Status)
+		return fmt.Errorf("%s answered %s", request.URL.Host, answer.Status)
 	}
 	return nil
+}
+
+// withoutURL is the cause alone: what stands in the path of a webhook's URL is often
+// a secret, and errors go to the log.
+func withoutURL(err error) error {
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		return wrapped.Err
+	}
+	return err
 }
 
 // Sign is the signature of a message, as receivers compute it.

@@ -80,7 +80,7 @@ func newSite(t *testing.T) *site {
 	t.Cleanup(func() { s.db.Close() })
 	s.box, err = iam.NewBox(bytes.Repeat([]byte("m"), 32), "test")
 	must(t, err)
-	s.d = New(Config{DB: s.db, Box: s.box, Log: slog.New(slog.DiscardHandler), Transport: http.DefaultTransport, Now: func() time.Time { return s.now }})
+	s.d = New(Config{DB: s.db, Box: s.box, Log: slog.New(slog.DiscardHandler), Transport: func(drs.Account) http.RoundTripper { return http.DefaultTransport }, Now: func() time.Time { return s.now }})
 	return s
 }
 
@@ -219,6 +219,73 @@ func TestSideBySide(t *testing.T) {
 	must(t, s.db.RemoveWebhook(t.Context(), home, gone.ID))
 	if s.counts() != "1 waiting, 0 dead" {
 		t.Errorf("after a webhook is removed: %s", s.counts())
+	}
+}
+
+// A webhook that answers slowly, and one with a long queue, keep no other waiting.
+func TestEachHasItsTurn(t *testing.T) {
+	s, good, slow := newSite(t), newReceiver(t), newReceiver(t)
+	s.hook("wh-1", slow.URL)
+	for n := range batch + 1 {
+		s.emit(launched(n))
+	}
+	s.hook("wh-2", good.URL)
+	s.emit(launched(1))
+	var mu sync.Mutex
+	s.d.Now = func() time.Time { mu.Lock(); defer mu.Unlock(); return s.now }
+	s.d.Transport = func(drs.Account) http.RoundTripper {
+		return roundTrip(func(r *http.Request) (*http.Response, error) {
+			if strings.HasSuffix(slow.URL, r.URL.Host) {
+				mu.Lock()
+				s.now = s.now.Add(9 * time.Second)
+				mu.Unlock()
+			}
+			return http.DefaultTransport.RoundTrip(r)
+		})
+	}
+	must(t, s.d.Deliver(t.Context()))
+	if good.count() != 1 || slow.count() != 2 {
+		t.Errorf("%d messages to the quick one, %d to the slow one: want 1 and 2", good.count(), slow.count())
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// What fails once makes all that waits for the webhook wait, and what has waited
+// for a day is dead, whether or not its own turn came. A queue has an end.
+func TestQueueIsBounded(t *testing.T) {
+	s, bad := newSite(t), newReceiver(t)
+	bad.set(http.StatusInternalServerError)
+	s.hook("wh-1", bad.URL+"/the-secret")
+	for n := range batch + 10 {
+		s.emit(launched(n))
+	}
+	for range 3 {
+		must(t, s.d.Deliver(t.Context()))
+	}
+	if bad.count() != 1 {
+		t.Errorf("%d attempts at once, want 1", bad.count())
+	}
+	s.now = s.now.Add(25 * time.Hour)
+	must(t, s.d.Deliver(t.Context()))
+	if got, want := s.counts(), fmt.Sprintf("0 waiting, %d dead", batch+10); got != want {
+		t.Errorf("after a day %s, want %s", got, want)
+	}
+	list, err := s.db.Deliveries(t.Context(), "wh-1", 1000)
+	must(t, err)
+	for _, v := range list {
+		if v.Error == "" || strings.Contains(v.Error, "the-secret") {
+			t.Fatalf("error %q", v.Error)
+		}
+	}
+	_, err = s.db.SQL().ExecContext(t.Context(), `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+		INSERT INTO deliveries (webhook, event_id, event, created, next) SELECT webhook, event_id || n.i, event, created, next FROM n, (SELECT * FROM deliveries LIMIT 1)`, db.MaxDeliveries)
+	must(t, err)
+	s.emit(launched(1))
+	if got, want := s.counts(), fmt.Sprintf("%d waiting, 0 dead", db.MaxDeliveries); got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
 

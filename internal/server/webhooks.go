@@ -204,7 +204,7 @@ func (s *running) openEvents() (err error) {
 		return err
 	}
 	s.events = events.New(events.Config{
-		DB: s.db, Box: s.webhookBox, Log: s.Log.With("wing", "events"), Transport: http.DefaultTransport,
+		DB: s.db, Box: s.webhookBox, Log: s.Log.With("wing", "events"), Transport: s.webhookTransport(),
 	})
 	return nil
 }
