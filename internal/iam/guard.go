@@ -53,6 +53,29 @@ func (g *Guard) Authorize(ctx context.Context, p Principal, asks ...Ask) error {
 	return nil
 }
 
+// AuthorizeEvery is Authorize of what reaches all resources of a kind at once, such
+// as arn:aws:drs:eu-west-1:111122223333:source-server/*: it must be allowed on them
+// all and denied on none.
+func (g *Guard) AuthorizeEvery(ctx context.Context, p Principal, ask Ask) error {
+	rules, err := g.rulesOf(ctx, p)
+	if err != nil {
+		return err
+	}
+	if _, err := rules.evaluate(p, ask); err != nil {
+		return err
+	}
+	request := policy.Request{Action: ask.Action, Resource: ask.Resource, Context: ask.Context}
+	for _, named := range rules.own {
+		if named.Document.DeniesSome(request) {
+			return denied(p, ask, "with an explicit deny on some of these resources in an identity-based policy: "+named.ARN)
+		}
+	}
+	if rules.session != nil && rules.session.DeniesSome(request) {
+		return denied(p, ask, "with an explicit deny on some of these resources in a session policy")
+	}
+	return nil
+}
+
 // Decide is Authorize of one thing for those who go on although no policy allows
 // it. The error is that of Authorize; the decision is ExplicitDeny where anything
 // else than a missing allow is in the way.

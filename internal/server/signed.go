@@ -103,7 +103,12 @@ func (g *gate) admit(w http.ResponseWriter, r *http.Request, needs func(*http.Re
 	if err != nil {
 		return nil, err
 	}
-	if err := g.guard.Authorize(r.Context(), key.Principal, ask); err != nil {
+	if n.resource.ID == "*" {
+		err = g.guard.AuthorizeEvery(r.Context(), key.Principal, ask)
+	} else {
+		err = g.guard.Authorize(r.Context(), key.Principal, ask)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return r.WithContext(context.WithValue(r.Context(), callerKey{}, key.Principal)), nil

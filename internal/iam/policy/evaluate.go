@@ -39,6 +39,29 @@ func (d *Document) Evaluate(r Request) Decision {
 	return decision
 }
 
+// DeniesSome tells whether a policy denies the action on some resource of the kind
+// that r names, as in arn:aws:drs:eu-west-1:111122223333:source-server/*. Nothing is
+// known of single ones, so any tags are taken to be those that a condition is about.
+func (d *Document) DeniesSome(r Request) bool {
+	return slices.ContainsFunc(d.statements, func(s statement) bool {
+		return !s.allow && s.covers(r.Action) && s.reachesSome(r) &&
+			!slices.ContainsFunc(s.conditions, func(c condition) bool { return !strings.HasPrefix(c.key, "aws:resourcetag/") && !c.holds(r.Context) })
+	})
+}
+
+// reachesSome tells whether a statement may be about resources of a kind.
+func (s *statement) reachesSome(r Request) bool {
+	segments := splitARN(r.Resource)
+	kind, _, _ := strings.Cut(segments[len(segments)-1], "*")
+	return s.notRes || slices.ContainsFunc(s.resources, func(p resourcePattern) bool {
+		own := p.segments[arnSegments-1]
+		if p.all || len(own) == 0 {
+			return p.all
+		}
+		return strings.HasPrefix(own[0].literal, kind) || strings.HasPrefix(kind, own[0].literal)
+	})
+}
+
 // Mentions tells whether a policy allows the action on anything, under whatever
 // conditions, and does not deny it altogether. It is for requests too broken to
 // name what they are about.
