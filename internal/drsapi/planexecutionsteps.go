@@ -85,11 +85,12 @@ func (c caller) listRecoveryPlanExecutionSteps(ctx context.Context, in *listReco
 	if err != nil {
 		return nil, err
 	}
-	if status := in.Filter.Status; status != "" {
-		steps = slices.DeleteFunc(steps, func(s drs.ExecutionStep) bool { return string(s.Status) != status })
-	}
 	items, next, err := list(c, Paging(in.PlanPaging), []any{"ListRecoveryPlanExecutionSteps", e.ID, in.Filter.Status},
 		func(page db.Page) ([]drs.ExecutionStep, string, error) {
+			if status := in.Filter.Status; status != "" {
+				// The step that a page goes on after may have moved on since.
+				steps = slices.DeleteFunc(steps, func(s drs.ExecutionStep) bool { return string(s.Status) != status && string(s.ID) != page.After })
+			}
 			return pageOf(page, steps, func(s drs.ExecutionStep) string { return string(s.ID) })
 		},
 		func(s drs.ExecutionStep) recoveryPlanExecutionStepSummary {

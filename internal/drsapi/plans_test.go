@@ -272,6 +272,8 @@ func TestPlanExecution(t *testing.T) {
 		}
 	}
 	executing := until(0, "EXECUTING")
+	unstarted := obj{"recoveryPlanExecutionArn": runARN, "filter": obj{"status": "NOT_STARTED"}, "maxResults": 1}
+	first := s.ask(200, "ListRecoveryPlanExecutionSteps", unstarted)
 	var job drs.JobID
 	for job == "" {
 		server := until(0, "EXECUTING")["configuration"].(obj)["executionServerStepConfiguration"].(obj)["servers"].([]any)[0].(obj)
@@ -298,6 +300,12 @@ func TestPlanExecution(t *testing.T) {
 	}
 	s.plans.Wake()
 	until(1, "WAITING")
+	// The step that the first page ended with has moved on; the second goes on after it.
+	unstarted["nextToken"] = first["nextToken"]
+	second := s.ask(200, "ListRecoveryPlanExecutionSteps", unstarted)["recoveryPlanExecutionSteps"].([]any)
+	if len(second) != 1 || second[0].(obj)["stepIndex"] != 3.0 {
+		t.Errorf("second page %v", second)
+	}
 	if filtered := s.ask(200, "ListRecoveryPlanExecutionSteps", obj{"recoveryPlanExecutionArn": runARN, "filter": obj{"status": "WAITING"}})["recoveryPlanExecutionSteps"].([]any); len(filtered) != 1 {
 		t.Errorf("%v", filtered)
 	}

@@ -287,6 +287,10 @@ func TestRetryLeavesRecoveredServersAlone(t *testing.T) {
 	p.becomes(e.ID, "FAILED FAILED")
 	_, before := p.look(e.ID)
 	delete(s.agents, ids[1])
+	// Not even when nobody knows the job any more that recovered them.
+	if err := s.db.DeleteJob(t.Context(), account, before[0].Servers[0].Job); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := p.RetryStep(t.Context(), account, e.ID, before[0].ID); err != nil {
 		t.Fatal(err)
 	}

@@ -214,26 +214,32 @@ func (r *run) request(servers []drs.ExecutionServer) drs.StartRecovery {
 	return request
 }
 
-// outcome tells whether a server's job has ended, and recovered it. A job that
-// was deleted before anybody looked recovered nothing that we know of.
+// outcome tells whether a server's job has ended, and recovered it. A job may be
+// deleted then; what it did, its server still tells until it is launched again.
 func (r *run) outcome(ctx context.Context, server drs.ExecutionServer) (recovered, ended bool, err error) {
 	if server.Job == "" {
 		return false, true, nil
 	}
 	job, err := r.tx.JobByID(ctx, server.Job)
 	if errors.Is(err, db.ErrAbsent) {
-		return false, true, nil
+		kept, err := r.tx.SourceServers(ctx, r.e.Account, []drs.SourceServerID{server.SourceServer})
+		last := kept[server.SourceServer].LifeCycle.LastLaunch
+		return last != nil && last.Job == server.Job && recoveredAs(last.Status), true, err
 	}
 	if err != nil || job.Status != drs.JobCompleted {
 		return false, false, err
 	}
 	for _, p := range job.Servers {
-		// What was launched may have been terminated since.
-		if p.SourceServer == server.SourceServer && (p.Status == drs.LaunchLaunched || p.Status == drs.LaunchTerminated) {
+		if p.SourceServer == server.SourceServer && recoveredAs(p.Status) {
 			return true, true, nil
 		}
 	}
 	return false, true, nil
+}
+
+// recoveredAs: what was launched may have been terminated since.
+func recoveredAs(s drs.LaunchStatus) bool {
+	return s == drs.LaunchLaunched || s == drs.LaunchTerminated
 }
 
 func (r *run) failStep(ctx context.Context, at int, detail drs.ErrorDetail) error {
