@@ -50,14 +50,9 @@ func (v protectedVault) DropServer(ctx context.Context, server drs.SourceServerI
 
 // LockedUntil implements protection.Vault.
 func (v protectedVault) LockedUntil(ctx context.Context, server drs.SourceServerID) (until time.Time, err error) {
-	points, err := v.ListPoints(ctx, server)
+	until, err = v.Vault.LockedUntil(ctx, server)
 	if errors.Is(err, vault.ErrAbsent) {
 		return until, nil
-	}
-	for _, p := range points {
-		if p.LockedUntil.After(until) {
-			until = p.LockedUntil
-		}
 	}
 	return until, err
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/vault/blob"
@@ -24,6 +25,9 @@ type branch struct {
 
 	viewing sync.Mutex // held while an image is opened; taken before mu
 
+	deriving sync.Mutex // held while derived data is made
+	ended    bool       // it is being deleted: none is made any more; guarded by deriving
+
 	mu     sync.Mutex
 	st     *state       // nil until read, and again when memory is short; guarded by mu
 	damage *DamageError // why st is not the newest state; guarded by mu
@@ -38,7 +42,10 @@ type DamageError struct {
 	Server drs.SourceServerID
 	Branch string
 	Points []drs.RecoverySnapshotID // that cannot be trusted any more
-	Cause  *CorruptError
+	// LockedUntil is the last date to which what can be read behind the damage locks a
+	// point; zero: none that is known.
+	LockedUntil time.Time
+	Cause       *CorruptError
 }
 
 func (e *DamageError) Error() string {

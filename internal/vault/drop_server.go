@@ -5,13 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"lifeboat/internal/drs"
 )
 
 // DropServer deletes a source server with all its branches, recovery points and its
 // data key, for good. A drop that was cut short can be repeated. ErrLocked: a point is
-// locked. ErrAbsent: no such server. Close its images and writers first.
+// locked, as far as can be read: damage keeps nobody from deleting what it left over.
+// ErrAbsent: no such server. Close its images and writers first.
 func (v *Vault) DropServer(ctx context.Context, server drs.SourceServerID) error {
 	v.tending.Lock()
 	defer v.tending.Unlock()
@@ -39,7 +41,10 @@ func (v *Vault) dropServer(ctx context.Context, server drs.SourceServerID) error
 		return err
 	}
 	if damage != nil {
-		return fmt.Errorf("whether a point is locked cannot be told: %w", damage)
+		if until := lockedBehind(damage); until.After(v.now()) {
+			return fmt.Errorf("%w: one behind the damage, until %s: %w", ErrLocked, until.Format(time.RFC3339), damage)
+		}
+		return v.dropDamaged(ctx, server)
 	}
 	for len(parents) > 0 {
 		leaf := ""
@@ -83,7 +88,20 @@ func (v *Vault) dropMain(ctx context.Context, server drs.SourceServerID) error {
 	}); err != nil && !errors.Is(err, ErrAbsent) {
 		return err
 	}
+	b.endDeriving()
 	// What says that the server was dropped goes last.
+	if err := v.dropBesideMain(ctx, server); err != nil {
+		return err
+	}
+	if _, err := b.end(ctx); err != nil {
+		return err
+	}
+	v.forgetServer(server)
+	return v.dropKeys(ctx, server)
+}
+
+// dropBesideMain deletes all objects of a server but those of its main branch.
+func (v *Vault) dropBesideMain(ctx context.Context, server drs.SourceServerID) error {
 	names, err := walk(ctx, v.store, serverFolder(server))
 	if err != nil {
 		return err
@@ -96,10 +114,55 @@ func (v *Vault) dropMain(ctx context.Context, server drs.SourceServerID) error {
 			}
 		}
 	}
-	if _, err := b.end(ctx); err != nil {
+	return nil
+}
+
+// dropDamaged deletes a server of which a branch cannot be read, so that no manifest can
+// say so first: cut short, it is a damaged server still.
+func (v *Vault) dropDamaged(ctx context.Context, server drs.SourceServerID) error {
+	b, err := v.branch(ctx, server, MainBranch)
+	if err != nil {
 		return err
 	}
-	v.forgetServer(server)
+	v.forgetServer(server) // and finish its writers
+	if err := v.dropBesideMain(ctx, server); err != nil {
+		return err
+	}
+	if _, err := b.erase(ctx); err != nil {
+		return err
+	}
+	return v.dropKeys(ctx, server)
+}
+
+// LockedUntil is the last date until which some point of the server is locked, which may
+// be past; zero: none is. Of damaged branches it counts what can be read. ErrAbsent: no
+// such server.
+func (v *Vault) LockedUntil(ctx context.Context, server drs.SourceServerID) (until time.Time, err error) {
+	damage, err := v.eachBranch(ctx, server, func(_ *branch, st *state) bool {
+		for _, p := range st.points.items {
+			until = later(until, p.locked)
+		}
+		return true
+	})
+	if err != nil {
+		return time.Time{}, fmt.Errorf("locks of %s: %w", server, err)
+	}
+	return later(until, lockedBehind(damage)), nil
+}
+
+// lockedBehind returns the last date of the locks that were found behind damage.
+func lockedBehind(damage error) (until time.Time) {
+	for _, err := range split(damage) {
+		var d *DamageError
+		if errors.As(err, &d) {
+			until = later(until, d.LockedUntil)
+		}
+	}
+	return until
+}
+
+// dropKeys deletes the data key of a server, which nothing is sealed with any more.
+func (v *Vault) dropKeys(ctx context.Context, server drs.SourceServerID) error {
 	keys, err := v.store.List(ctx, keyFolder(server))
 	if err != nil {
 		return err

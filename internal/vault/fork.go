@@ -304,8 +304,19 @@ func (b *branch) end(ctx context.Context) (found bool, err error) {
 			}
 		}
 	}
-	names, err := v.store.List(ctx, branchFolder(b.server, b.name))
+	return b.erase(ctx)
+}
+
+// erase deletes the objects of a branch, its last manifest last. It tells whether there
+// were any.
+func (b *branch) erase(ctx context.Context) (found bool, err error) {
+	folder := branchFolder(b.server, b.name)
+	names, err := b.v.store.List(ctx, folder)
 	if err != nil || len(names) == 0 {
+		return false, err
+	}
+	b.endDeriving()
+	if names, err = b.v.store.List(ctx, folder); err != nil {
 		return false, err
 	}
 	if numbers := numbered(names, ".manifest"); len(numbers) > 0 { // last of all goes the manifest that says so
@@ -314,7 +325,7 @@ func (b *branch) end(ctx context.Context) (found bool, err error) {
 		names = append(slices.Delete(names, i, i+1), last)
 	}
 	for _, object := range names {
-		if err := v.remove(ctx, object); err != nil {
+		if err := b.v.remove(ctx, object); err != nil {
 			return false, err
 		}
 	}
@@ -331,6 +342,7 @@ func (v *Vault) remove(ctx context.Context, name string) error {
 
 // forget drops what this process knows of a branch, and finishes its writer.
 func (v *Vault) forget(b *branch) {
+	b.endDeriving()
 	v.mu.Lock()
 	if id := (branchID{b.server, b.name}); v.branches[id] == b {
 		delete(v.branches, id)

@@ -129,7 +129,7 @@ func (m mapper) read(ctx context.Context, s span) (volumeMaps, error) {
 	if maps, err = m.readParts(ctx, s); err != nil {
 		return nil, err
 	}
-	m.b.v.background("run "+m.runName(s), func(ctx context.Context) error { return m.writeRun(ctx, s, maps) })
+	m.b.derive("run "+m.runName(s), func(ctx context.Context) error { return m.writeRun(ctx, s, maps) })
 	return maps, nil
 }
 

@@ -41,7 +41,7 @@ const maxPack = 256 << 20
 // packed sees to it that the manifests up to a number, which ends a pack, are packed.
 func (b *branch) packed(number uint64) {
 	name := packName(b, number)
-	b.v.background("pack "+name, func(ctx context.Context) error {
+	b.derive("pack "+name, func(ctx context.Context) error {
 		p, err := b.collectPack(ctx, number)
 		if err != nil || p == nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -142,7 +143,7 @@ func (r *listing) read(ctx context.Context) (*state, error) {
 	if st != nil {
 		number = st.number
 	}
-	damage.Points = r.pointsAfter(ctx, number)
+	damage.Points, damage.LockedUntil = r.pointsAfter(ctx, number)
 	return st, damage
 }
 
@@ -258,10 +259,9 @@ func (r *listing) replay(ctx context.Context, st *state, last uint64) (*state, e
 }
 
 // pointsAfter names the points that manifests after number made, as far as packs,
-// checkpoints or those manifests can be read.
-func (r *listing) pointsAfter(ctx context.Context, number uint64) []drs.RecoverySnapshotID {
+// checkpoints or those manifests can be read, and until when they lock any.
+func (r *listing) pointsAfter(ctx context.Context, number uint64) (out []drs.RecoverySnapshotID, locked time.Time) {
 	b := r.b
-	var out []drs.RecoverySnapshotID
 	known := map[drs.RecoverySnapshotID]bool{}
 	add := func(p drs.RecoveryPoint) {
 		if p.Epoch > number && !known[p.ID] {
@@ -275,8 +275,11 @@ func (r *listing) pointsAfter(ctx context.Context, number uint64) []drs.Recovery
 			return
 		}
 		for _, e := range edits {
-			if p, ok := e.(pointEdit); ok {
-				add(p.point)
+			switch e := e.(type) {
+			case pointEdit:
+				add(e.point)
+			case lockEdit:
+				locked = later(locked, e.until)
 			}
 		}
 	}
@@ -287,6 +290,7 @@ func (r *listing) pointsAfter(ctx context.Context, number uint64) []drs.Recovery
 		if st, err := b.readCheckpoint(ctx, n); err == nil {
 			for _, p := range st.points.items {
 				add(p.point)
+				locked = later(locked, p.locked)
 			}
 		}
 	}
@@ -312,5 +316,12 @@ func (r *listing) pointsAfter(ctx context.Context, number uint64) []drs.Recovery
 			collect(env.Body)
 		}
 	}
-	return out
+	return out, locked
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }

@@ -177,7 +177,7 @@ func (b *branch) mergeRuns(from, to uint64) {
 	if from/fanout == to/fanout {
 		return
 	}
-	b.v.background("runs "+branchFolder(b.server, b.name), func(ctx context.Context) error {
+	b.derive("runs "+branchFolder(b.server, b.name), func(ctx context.Context) error {
 		b.mu.Lock()
 		st, merged := b.st, b.merged
 		b.mu.Unlock()

@@ -43,3 +43,23 @@ func (v *Vault) background(name string, task func(ctx context.Context) error) {
 }
 
 func (t *taskList) wait() { t.wg.Wait() }
+
+// derive is background for what is derived from a branch, so that nothing of it is made
+// once the branch is being deleted.
+func (b *branch) derive(name string, task func(ctx context.Context) error) {
+	b.v.background(name, func(ctx context.Context) error {
+		b.deriving.Lock()
+		defer b.deriving.Unlock()
+		if b.ended {
+			return nil
+		}
+		return task(ctx)
+	})
+}
+
+// endDeriving waits for the task that runs, and keeps the others from beginning.
+func (b *branch) endDeriving() {
+	b.deriving.Lock()
+	defer b.deriving.Unlock()
+	b.ended = true
+}

@@ -236,6 +236,58 @@ func TestDropServer(t *testing.T) {
 	}
 }
 
+// TestDropDamagedServer: a server that can never be read again can be deleted, but for locks
+// that can be read.
+func TestDropDamagedServer(t *testing.T) {
+	store, keys := newStore(t), newKey(t)
+	now := time.Now()
+	options := upkeepOptions()
+	options.Now = func() time.Time { return now }
+	v := newVault(t, store, keys, options)
+	h := &history{keys: keys, contents: historyContents(8)}
+	for i := 1; i <= 8; i++ {
+		if err := h.commit(v, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := v.Fork(ctxOf, server, point(3).ID, "i-1"); err != nil {
+		t.Fatal(err)
+	}
+	until := now.Add(time.Hour).Truncate(time.Second)
+	if err := v.LockPoint(ctxOf, server, point(6).ID, until); err != nil {
+		t.Fatal(err)
+	}
+	v.WaitTasks()
+	v.Close()
+	lost := false
+	for _, name := range store.Names() {
+		if strings.Contains(name, "/main/") && strings.HasSuffix(name, "0000000004.manifest") {
+			store.Replace(name, nil)
+			lost = true
+		}
+	}
+	if !lost {
+		t.Fatal("no manifest to lose")
+	}
+	v = must(vault.Open(ctxOf, store, keys, options))(t)
+	defer v.Close()
+	if got := must(v.LockedUntil(ctxOf, server))(t); !got.Equal(until) {
+		t.Errorf("locked until %s, want %s", got, until)
+	}
+	wantErr(t, v.DropServer(ctxOf, server), vault.ErrLocked)
+	now = now.Add(2 * time.Hour)
+	if err := v.DropServer(ctxOf, server); err != nil {
+		t.Fatal(err)
+	}
+	v.WaitTasks()
+	if n := len(store.Names()); n != 1 { // the root
+		t.Errorf("left: %v", store.Names())
+	}
+	if err := v.CreateServer(ctxOf, server); err != nil {
+		t.Errorf("create it again: %v", err)
+	}
+}
+
 // cutStore refuses every deletion after so many; 0: none.
 type cutStore struct {
 	blob.Store
