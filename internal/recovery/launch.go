@@ -179,12 +179,24 @@ func (r serverRun) boot(ctx context.Context, server drs.SourceServer, instance d
 	config := server.LaunchConfiguration
 	failed := func(event drs.JobEvent, err error) (*launchFailure, error) { return &launchFailure{event, err}, nil }
 
-	if err := s.Vault.Fork(ctx, instance.VaultServer, instance.Point, string(instance.ID)); err != nil && !errors.Is(err, vault.ErrExists) {
-		return failed(drs.EventLaunchFailed, fmt.Errorf("branch off recovery point %s: %w", instance.Point, err))
+	// A vault that is full, or read-only, or damaged behind the point, must not keep the
+	// machine from running: the record of the instance keeps the point, and who ships
+	// makes the branch when it can be made.
+	branchless := ""
+	forked := s.Vault.Fork(ctx, instance.VaultServer, instance.Point, string(instance.ID))
+	if errors.Is(forked, vault.ErrExists) {
+		forked = nil
 	}
 	disks, err := s.exports.open(ctx, instance)
 	if err != nil {
 		return failed(drs.EventLaunchFailed, fmt.Errorf("open recovery point %s: %w", instance.Point, err))
+	}
+	if forked != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		s.Log.Error("an instance has no branch in the vault; what its machine writes lies on this host alone", "instance", instance.ID, "err", forked)
+		branchless = fmt.Sprintf("What it writes is not protected for now: %v.", forked)
 	}
 
 	convert := config.RecoveryMode != drs.RecoveryFast
@@ -221,7 +233,7 @@ func (r serverRun) boot(ctx context.Context, server drs.SourceServer, instance d
 		return nil, err
 	}
 	if err := r.log(ctx, drs.JobLogItem{
-		Event: drs.EventLaunchStart, Instance: instance.ID, Note: sentences("Runs with "+accelerator+".", note, aside),
+		Event: drs.EventLaunchStart, Instance: instance.ID, Note: sentences("Runs with "+accelerator+".", note, aside, branchless),
 	}); err != nil {
 		return nil, err
 	}

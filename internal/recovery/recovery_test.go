@@ -424,6 +424,12 @@ func TestADamagedPointIsNamed(t *testing.T) {
 
 func (s *site) reopenVault(t *testing.T) {
 	t.Helper()
+	s.reopenVaultAs(t, func(store blob.Store) blob.Store { return store })
+}
+
+// reopenVaultAs opens the vault anew, on its store as another one.
+func (s *site) reopenVaultAs(t *testing.T, as func(blob.Store) blob.Store) {
+	t.Helper()
 	dir := filepath.Dir(s.config.Dir)
 	if err := s.vault.Close(); err != nil {
 		t.Fatal(err)
@@ -436,7 +442,7 @@ func (s *site) reopenVault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.vault, err = vault.Open(t.Context(), store, keys, vault.Options{}); err != nil {
+	if s.vault, err = vault.Open(t.Context(), as(store), keys, vault.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	s.config.Vault = s.vault

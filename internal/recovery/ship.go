@@ -36,6 +36,7 @@ const (
 type shipper struct {
 	vault  *vault.Vault
 	server drs.SourceServerID
+	point  drs.RecoverySnapshotID // the branch begins at
 	branch string
 	disks  []exportedDisk
 	note   string // path of what was shipped
@@ -59,7 +60,7 @@ type shippedDisk struct {
 // startShipping ships the instance's writes until stop is called, which waits.
 func (s *Service) startShipping(instance drs.RecoveryInstance, disks []exportedDisk) (stop func(), err error) {
 	sh := &shipper{
-		vault: s.Vault, server: instance.VaultServer, branch: string(instance.ID), disks: disks,
+		vault: s.Vault, server: instance.VaultServer, point: instance.Point, branch: string(instance.ID), disks: disks,
 		note: filepath.Join(s.dir(instance.ID), shippedName),
 		log:  s.Log.With("instance", instance.ID),
 	}
@@ -162,10 +163,21 @@ func (sh *shipper) ship(ctx context.Context) error {
 	return sh.writeNote()
 }
 
+// openWriter opens the branch, and makes it first if it could not be made when the
+// instance was launched.
 func (sh *shipper) openWriter(ctx context.Context) (err error) {
-	if sh.writer == nil {
-		sh.writer, err = sh.vault.Writer(ctx, sh.server, sh.branch)
+	if sh.writer != nil {
+		return nil
 	}
+	sh.writer, err = sh.vault.Writer(ctx, sh.server, sh.branch)
+	if !errors.Is(err, vault.ErrAbsent) {
+		return err
+	}
+	if err := sh.vault.Fork(ctx, sh.server, sh.point, sh.branch); err != nil && !errors.Is(err, vault.ErrExists) {
+		return err
+	}
+	clear(sh.shipped) // of what went to another branch, this one has nothing
+	sh.writer, err = sh.vault.Writer(ctx, sh.server, sh.branch)
 	return err
 }
 

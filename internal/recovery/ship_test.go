@@ -13,6 +13,7 @@ import (
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/vault"
+	"lifeboat/internal/vault/blob"
 )
 
 // writer is a machine as its disk's server sees it.
@@ -236,4 +237,35 @@ func TestDrillsAreNotShipped(t *testing.T) {
 			t.Error("the drill was shipped")
 		}
 	}
+}
+
+// A vault that cannot be written launches all the same, and has what the machine wrote
+// once it can.
+func TestLaunchFromAReadOnlyVault(t *testing.T) {
+	s := newSite(t)
+	server, _ := s.protect(t, "one")
+	s.stop()
+	s.config.ShipEvery = 2 * time.Millisecond
+	s.reopenVaultAs(t, blob.ReadOnly)
+	s.run(t)
+	job, log := s.launch(t, ask(server))
+	if job.Servers[0].Status != drs.LaunchLaunched {
+		t.Fatalf("%+v, %+v", job.Servers, log)
+	}
+	id := s.instances(t)[0].ID
+	guest := s.plug(t, id)
+	guest.write(0, bytes.Repeat([]byte{'w'}, vault.BlockSize))
+	guest.flush()
+
+	s.stop()
+	s.reopenVault(t)
+	s.run(t)
+	settle(t, "it is shipped", func() bool {
+		image, err := s.vault.OpenHead(t.Context(), server, string(id))
+		if err != nil {
+			return false
+		}
+		defer image.Close()
+		return s.branchDisk(t, server, id)[0] == 'w'
+	})
 }
