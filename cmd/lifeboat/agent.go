@@ -16,14 +16,31 @@ import (
 	"lifeboat/internal/source/agent"
 	"lifeboat/internal/source/freeze"
 	"lifeboat/internal/source/inventory"
+	"lifeboat/internal/source/service"
 )
 
+// agentCommand is the agent itself where none of its verbs is named.
 type agentCommand struct {
-	Server  string        `required:"" placeholder:"URL" help:"API address of the server, https://HOST:PORT."`
-	CACert  string        `required:"" name:"ca-cert" placeholder:"FILE" help:"Certificate that the server's is signed by: ca.pem of its data directory."`
-	Token   string        `env:"LIFEBOAT_TOKEN" placeholder:"T" help:"Install token; needed until this machine is registered. \"lifeboat env\" on the server prints one."`
-	State   string        `required:"" placeholder:"DIR" type:"path" help:"Directory of this agent's identity."`
-	Disk    []string      `required:"" placeholder:"PATH" sep:"none" help:"Block device or disk image file to replicate; again for each disk, the boot disk first."`
+	Protect   protectCommand        `cmd:"" default:"withargs" name:"run" help:"Replicate until told to stop. This is what lifeboat agent does without a verb."`
+	Install   agentInstallCommand   `cmd:"" help:"Make the agent a service of this machine under systemd, and wait until it replicates."`
+	Upgrade   agentUpgradeCommand   `cmd:"" help:"Put this program in place of the installed one, and start the service with it; the machine stays the source server that it is."`
+	Uninstall agentUninstallCommand `cmd:"" help:"Stop and remove the service. The agent's state stays, unless --purge."`
+}
+
+// protectCommand is the agent.
+type protectCommand struct {
+	Server    string   `required:"" placeholder:"URL" help:"API address of the server, https://HOST:PORT."`
+	CACert    string   `required:"" name:"ca-cert" placeholder:"FILE" help:"Certificate that the server's is signed by: ca.pem of its data directory."`
+	Token     string   `env:"LIFEBOAT_TOKEN" placeholder:"T" help:"Install token; needed until this machine is registered. \"lifeboat env\" on the server prints one."`
+	TokenFile string   `placeholder:"FILE" help:"File of the install token; removed once this machine is registered."`
+	State     string   `required:"" placeholder:"DIR" type:"path" help:"Directory of this agent's identity."`
+	Disk      []string `required:"" placeholder:"PATH" sep:"none" help:"Block device or disk image file to replicate; again for each disk, the boot disk first."`
+
+	agentFlags
+}
+
+// agentFlags are what the agent and its installation have in common.
+type agentFlags struct {
 	Tracker string        `default:"auto" enum:"auto,scan,ebpf,qemu" help:"How changed blocks are found: ebpf (the kernel marks writes to block devices), scan (all is read and compared), or auto: ebpf where it works."`
 	Epoch   time.Duration `placeholder:"5s" help:"Spacing of recovery points; the server's choice by default."`
 
@@ -40,7 +57,7 @@ type agentCommand struct {
 }
 
 // Run is the agent until it is told to stop.
-func (c *agentCommand) Run(ctx context.Context) error {
+func (c *protectCommand) Run(ctx context.Context) error {
 	overrides := inventory.Overrides{Hostname: c.Hostname, CPUs: c.CPUs}
 	if c.CPUs < 0 {
 		return usageError{fmt.Errorf("--cpus %d: want at least 1", c.CPUs)}
@@ -72,12 +89,25 @@ func (c *agentCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	return agent.Run(ctx, agent.Config{
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel}))
+	systemd := service.NewNotifier()
+	status := func(line string) {
+		if err := systemd.Status(line, !strings.HasPrefix(line, "STARTING")); err != nil {
+			log.Warn("status not told", "err", err)
+		}
+	}
+	err = agent.Run(ctx, agent.Config{
 		AuditIn: auditIn, FreezeBound: c.Freeze, Guard: []string{self, "guard"}, Hooks: c.Hooks,
-		Server: c.Server, CAFile: c.CACert, Token: c.Token, State: c.State, Disks: c.Disk,
+		Server: c.Server, CAFile: c.CACert, Token: c.Token, TokenFile: c.TokenFile, State: c.State, Disks: c.Disk,
 		Tracker: c.Tracker, Overrides: overrides, BootMode: bootMode, Epoch: c.Epoch, Version: version,
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel})),
+		Status: status, Logger: log,
 	})
+	if err != nil {
+		if told := systemd.Status(err.Error(), false); told != nil {
+			log.Warn("status not told", "err", told)
+		}
+	}
+	return err
 }
 
 // guardCommand is the agent's own helper.

@@ -18,11 +18,14 @@ import (
 
 // Config is what an agent is started with.
 type Config struct {
-	Server string   // https URL of the API
-	CAFile string   // PEM of the authority that the server's certificate is signed by
-	Token  string   // install token; not needed once State holds an identity
-	State  string   // directory of the agent's identity; made when absent
-	Disks  []string // block devices and disk image files
+	Server string // https URL of the API
+	CAFile string // PEM of the authority that the server's certificate is signed by
+	Token  string // install token; not needed once State holds an identity
+	// TokenFile holds the install token where Token is empty. It is removed once the
+	// agent is registered.
+	TokenFile string
+	State     string   // directory of the agent's identity; made when absent
+	Disks     []string // block devices and disk image files
 
 	// Tracker is ebpf, scan, or auto for the first of them that works here; empty: auto.
 	Tracker   string
@@ -53,6 +56,11 @@ type Config struct {
 	AskStopped time.Duration
 	Workers    int    // parallel readers and compressors; 0: one per CPU, at most 8
 	Version    string // of the program, for the server's records
+
+	// Status is told how the agent fares, in a line for people whose first word is
+	// STARTING, CONNECTING, SCANNING, BACKLOG, CONTINUOUS, STALLED or STOPPED, by one
+	// goroutine at a time. nil: nobody.
+	Status func(line string)
 
 	Logger *slog.Logger // nil: discard
 }
@@ -97,10 +105,14 @@ func Run(ctx context.Context, cfg Config) error {
 	defer disks.close()
 	a := &agent{cfg: cfg, log: cfg.Logger, disks: disks, hooks: hooks{cfg.Hooks}}
 	a.throttle = new(replication.Throttle)
+	cfg.Status("STARTING: taking inventory and registering")
 	if err := a.identify(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // told to stop, it has no more to say
 		}
+		return err
+	}
+	if err := a.forgetToken(); err != nil {
 		return err
 	}
 	if cached := disks.cached(); cached != nil {
@@ -120,6 +132,9 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 func (c Config) withDefaults() (Config, error) {
+	if c.Status == nil {
+		c.Status = func(string) {}
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -189,6 +204,7 @@ const (
 )
 
 func (a *agent) replicate(ctx context.Context) error {
+	a.cfg.Status("CONNECTING: source server " + string(a.id.SourceServerID))
 	if err := a.whereabouts(ctx); err != nil {
 		return err
 	}
@@ -206,6 +222,7 @@ func (a *agent) replicate(ctx context.Context) error {
 			return fatal
 		}
 		if stopped(err) {
+			a.cfg.Status("STOPPED: source server " + string(a.id.SourceServerID) + ", by StopReplication; StartReplication starts it again")
 			a.log.Info("replication is stopped by the server; asking again", "retry_in", a.cfg.AskStopped)
 			if !sleep(ctx, jitter(a.cfg.AskStopped)) {
 				return nil
@@ -219,6 +236,7 @@ func (a *agent) replicate(ctx context.Context) error {
 			return err
 		}
 		wait := jitter(pause)
+		a.cfg.Status(fmt.Sprintf("CONNECTING: source server %s: %v", a.id.SourceServerID, err))
 		a.log.Warn("replication interrupted", "err", err, "retry_in", wait.Round(time.Millisecond))
 		if !sleep(ctx, wait) {
 			return nil
@@ -233,13 +251,24 @@ func (a *agent) fatal(err error) error {
 	if errors.As(err, &told) {
 		switch told.Code {
 		case replication.CodeSuperseded:
-			return fmt.Errorf("%w (%s)", ErrSuperseded, told.Text)
-		case replication.CodeVersion, replication.CodeForbidden, replication.CodeDiskMissing:
+			return refusal{fmt.Errorf("%w (%s)", ErrSuperseded, told.Text)}
+		case replication.CodeForbidden:
+			return refusal{told}
+		case replication.CodeVersion, replication.CodeDiskMissing:
 			return told
 		}
 	}
 	return nil
 }
+
+// refusal is an error that the server turned the agent away with: starting it again
+// does not help.
+type refusal struct{ error }
+
+func (r refusal) Refused() bool { return true }
+func (r refusal) Unwrap() error { return r.error }
+
+func turnedAway(err error) error { return refusal{err} }
 
 // stopped tells whether the server ended or refused the session because the user
 // stopped replication.

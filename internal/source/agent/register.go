@@ -13,10 +13,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -60,7 +62,11 @@ func (a *agent) register(ctx context.Context) error {
 	if err != nil || server.Scheme != "https" || server.Host == "" {
 		return fmt.Errorf("--server %q is not an https URL: use the address that `lifeboat env` prints, as in https://127.0.0.1:7443", a.cfg.Server)
 	}
-	if a.cfg.Token == "" {
+	token, err := a.token()
+	if err != nil {
+		return err
+	}
+	if token == "" {
 		return errors.New("no install token: run `lifeboat env` on the server and pass LIFEBOAT_TOKEN with --token")
 	}
 	client, err := a.client()
@@ -72,7 +78,7 @@ func (a *agent) register(ctx context.Context) error {
 		return fmt.Errorf("register: %w", err)
 	}
 	body, err := json.Marshal(replication.Registration{
-		Token: a.cfg.Token, CSR: csr, HardwareID: a.id.HardwareID, AgentVersion: a.cfg.Version, Inventory: a.props,
+		Token: token, CSR: csr, HardwareID: a.id.HardwareID, AgentVersion: a.cfg.Version, Inventory: a.props,
 	})
 	if err != nil {
 		return fmt.Errorf("register: %w", err)
@@ -88,6 +94,29 @@ func (a *agent) register(ctx context.Context) error {
 		return fmt.Errorf("register at %s: the reply is not usable: %w", a.cfg.Server, err)
 	}
 	a.log.Info("registered", "server", a.id.SourceServerID)
+	return nil
+}
+
+// token is the install token, from wherever it was given; empty: none was.
+func (a *agent) token() (string, error) {
+	if a.cfg.Token != "" || a.cfg.TokenFile == "" {
+		return a.cfg.Token, nil
+	}
+	raw, err := os.ReadFile(a.cfg.TokenFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read the install token: %w", err)
+	}
+	return strings.TrimSpace(string(raw)), nil
+}
+
+// forgetToken removes the file of a token that has done its work.
+func (a *agent) forgetToken() error {
+	if a.cfg.TokenFile == "" {
+		return nil
+	}
+	if err := os.Remove(a.cfg.TokenFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the install token, which is not needed any more: %w", err)
+	}
 	return nil
 }
 
@@ -186,6 +215,9 @@ func post(ctx context.Context, client *http.Client, url string, body []byte) (re
 		var refusal replication.RegistrationError
 		if json.Unmarshal(raw, &refusal) != nil || refusal.Message == "" {
 			return reply, fmt.Errorf("the server answered %s: check that --server is the address of a Lifeboat server's API", response.Status)
+		}
+		if response.StatusCode < http.StatusInternalServerError {
+			return reply, turnedAway(errors.New(refusal.Message))
 		}
 		return reply, errors.New(refusal.Message)
 	}

@@ -162,6 +162,7 @@ func (s *session) report(ctx context.Context) error {
 		var err error
 		if now.Phase != told.Phase || now.Text != told.Text || !slices.Equal(now.Disks, told.Disks) {
 			told, last = now, time.Now()
+			s.a.cfg.Status(s.a.statusLine(&now))
 			err = s.conn.Send(&now)
 		}
 		if err == nil && (asOf.After(toldAsOf) || time.Since(last) >= replication.HeartbeatEvery) {
