@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/vault/blob"
@@ -198,7 +199,7 @@ func (b *branch) release(ctx context.Context, name string) error {
 
 // DropBranch deletes a branch and its recovery points for good; a drop that was cut
 // short can be repeated. The main branch, one that another branch began at, and one with
-// a locked point cannot be dropped. Close its images and writer first.
+// a locked point cannot be dropped, a damaged one can. Close its images and writer first.
 func (v *Vault) DropBranch(ctx context.Context, server drs.SourceServerID, name string) error {
 	v.forking.Lock()
 	defer v.forking.Unlock()
@@ -218,9 +219,13 @@ func (v *Vault) dropBranchLocked(ctx context.Context, server drs.SourceServerID,
 	}
 	var child string
 	var holders []*branch
+	var locked error // by what can be read of it, when it is damaged
 	damage, err := v.eachBranch(ctx, server, func(other *branch, st *state) bool {
 		if st.base != nil && st.base.branch == name {
 			child = other.name
+		}
+		if other.name == name {
+			locked = st.checkLocks(v.now())
 		}
 		if _, there := st.findHold(name); there {
 			holders = append(holders, other)
@@ -234,7 +239,16 @@ func (v *Vault) dropBranchLocked(ctx context.Context, server drs.SourceServerID,
 		return fmt.Errorf("branch %s began at one of its points: drop that one first", child)
 	}
 	if damage != nil {
-		return fmt.Errorf("another branch may need it: %w", damage)
+		if !onlyOf(damage, name) {
+			return fmt.Errorf("another branch may need it: %w", damage)
+		}
+		if until := lockedBehind(damage); locked == nil && until.After(v.now()) {
+			locked = fmt.Errorf("%w: one behind the damage, until %s", ErrLocked, until.Format(time.RFC3339))
+		}
+		if locked != nil {
+			return locked
+		}
+		return b.endDamaged(ctx, holders)
 	}
 	found, err := b.end(ctx)
 	if err != nil {
@@ -248,6 +262,27 @@ func (v *Vault) dropBranchLocked(ctx context.Context, server drs.SourceServerID,
 	}
 	v.forget(b)
 	return releaseAll(ctx, holders, name)
+}
+
+// onlyOf tells whether all damage is that of one branch.
+func onlyOf(damage error, name string) bool {
+	for _, err := range split(damage) {
+		var d *DamageError
+		if !errors.As(err, &d) || d.Branch != name {
+			return false
+		}
+	}
+	return true
+}
+
+// endDamaged deletes a branch that cannot be read to its end, and of which no other one
+// needs anything. What segments it has are left to the collector.
+func (b *branch) endDamaged(ctx context.Context, holders []*branch) error {
+	b.v.forget(b) // and finish its writer
+	if _, err := b.erase(ctx); err != nil {
+		return err
+	}
+	return releaseAll(ctx, holders, b.name)
 }
 
 func releaseAll(ctx context.Context, holders []*branch, name string) error {

@@ -288,6 +288,52 @@ func TestDropDamagedServer(t *testing.T) {
 	}
 }
 
+// TestDropDamagedBranch: one that can never be read again can be dropped, which lets the
+// server be maintained again.
+func TestDropDamagedBranch(t *testing.T) {
+	store, keys := newStore(t), newKey(t)
+	v := newVault(t, store, keys, upkeepOptions())
+	h := &history{keys: keys, contents: historyContents(8)}
+	for i := 1; i <= 8; i++ {
+		if err := h.commit(v, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"i-1", "i-2"} {
+		if err := v.Fork(ctxOf, server, point(3).ID, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v.WaitTasks()
+	v.Close()
+	for _, name := range store.Names() {
+		if strings.Contains(name, "/i-1/") {
+			b := store.Bytes(name)
+			b[len(b)-1] ^= 1
+			store.Replace(name, b)
+		}
+	}
+	v = must(vault.Open(ctxOf, store, keys, upkeepOptions()))(t)
+	defer v.Close()
+	if err := v.DropBranch(ctxOf, server, "i-2"); err == nil {
+		t.Error("dropped a branch at which another one may begin, for all that can be read")
+	}
+	if err := v.DropBranch(ctxOf, server, "i-1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.DropBranch(ctxOf, server, "i-2"); err != nil {
+		t.Error(err)
+	}
+	for _, p := range must(v.ListPoints(ctxOf, server))(t) {
+		if len(p.Branches) > 0 {
+			t.Errorf("point %s is held for %v", p.ID, p.Branches)
+		}
+	}
+	if _, err := v.Maintain(ctxOf, server, retention.Policy{}, point(100).Taken); err != nil {
+		t.Error(err)
+	}
+}
+
 // cutStore refuses every deletion after so many; 0: none.
 type cutStore struct {
 	blob.Store
