@@ -6,13 +6,17 @@ import (
 	"errors"
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 )
 
 // cache keeps loaded values up to a number of bytes, dropping the ones least
 // recently used, and sees to it that each is loaded by one caller at a time. Values
 // are shared and must not be changed. Safe for concurrent use.
 type cache[K comparable, V any] struct {
-	seed   maphash.Seed
+	seed maphash.Seed
+	// free takes back a value that was dropped and that everyone who claimed it has
+	// released; nil: values are left to the garbage collector, and need no release.
+	free   func(V)
 	shards [16]cacheShard[K, V]
 }
 
@@ -32,10 +36,12 @@ type cacheEntry[K comparable, V any] struct {
 	err   error
 	size  int64
 	place *list.Element // guarded by the shard's mu; nil while loading
+
+	users atomic.Int32 // claims that are not released, and one for the cache itself
 }
 
-func newCache[K comparable, V any](limit int64) *cache[K, V] {
-	c := &cache[K, V]{seed: maphash.MakeSeed()}
+func newCache[K comparable, V any](limit int64, free func(V)) *cache[K, V] {
+	c := &cache[K, V]{seed: maphash.MakeSeed(), free: free}
 	for i := range c.shards {
 		c.shards[i] = cacheShard[K, V]{limit: limit / int64(len(c.shards)), entries: map[K]*cacheEntry[K, V]{}, order: list.New()}
 	}
@@ -46,8 +52,8 @@ func (c *cache[K, V]) shard(key K) *cacheShard[K, V] {
 	return &c.shards[maphash.Comparable(c.seed, key)%uint64(len(c.shards))]
 }
 
-// claim returns the entry of a key. When mine is true the caller must fill it,
-// whatever happens; otherwise it can be waited for.
+// claim returns the entry of a key, whose value stays as it is until release. When
+// mine is true the caller must fill it, whatever happens; otherwise it can be waited for.
 func (c *cache[K, V]) claim(key K) (e *cacheEntry[K, V], mine bool) {
 	s := c.shard(key)
 	s.mu.Lock()
@@ -56,11 +62,21 @@ func (c *cache[K, V]) claim(key K) (e *cacheEntry[K, V], mine bool) {
 		if e.place != nil {
 			s.order.MoveToFront(e.place)
 		}
+		e.users.Add(1) // it is in the map, so that the cache uses it still
 		return e, false
 	}
 	e = &cacheEntry[K, V]{key: key, ready: make(chan struct{})}
+	e.users.Store(2)
 	s.entries[key] = e
 	return e, true
+}
+
+// release ends the use of an entry: its value may become another one's. Call it once
+// for each claim, after the entry was filled if it was to be.
+func (c *cache[K, V]) release(e *cacheEntry[K, V]) {
+	if e.users.Add(-1) == 0 && c.free != nil {
+		c.free(e.value)
+	}
 }
 
 // fill sets the value of a claimed entry, or the error that everyone waiting for
@@ -71,6 +87,7 @@ func (c *cache[K, V]) fill(e *cacheEntry[K, V], value V, size int64, err error) 
 	s.mu.Lock()
 	if err != nil {
 		delete(s.entries, e.key)
+		c.release(e)
 	} else {
 		e.place = s.order.PushFront(e)
 		s.used += size
@@ -78,6 +95,7 @@ func (c *cache[K, V]) fill(e *cacheEntry[K, V], value V, size int64, err error) 
 			old := s.order.Remove(s.order.Back()).(*cacheEntry[K, V])
 			delete(s.entries, old.key)
 			s.used -= old.size
+			c.release(old)
 		}
 	}
 	s.mu.Unlock()

@@ -101,7 +101,7 @@ func (r *VolumeReader) loadIndexes(ctx context.Context, vw *view, off, n int64) 
 }
 
 // claim finds out which frames of pieces nobody else has or loads. They are ours: fetch
-// must follow. It returns how many.
+// must follow, and release when the pieces are not needed any more. It returns how many.
 func (m *Image) claim(pieces []piece) (mine int) {
 	for i := range pieces {
 		pc := &pieces[i]
@@ -111,6 +111,19 @@ func (m *Image) claim(pieces []piece) (mine int) {
 		}
 	}
 	return mine
+}
+
+// release gives back pieces that were claimed, and loaded where they were ours.
+func (m *Image) release(pieces []piece) {
+	for i := range pieces {
+		m.v.frames.release(pieces[i].entry)
+	}
+}
+
+// loadAhead loads the frames of pieces that nobody else has or loads.
+func (m *Image) loadAhead(ctx context.Context, pieces []piece) {
+	m.fetch(ctx, pieces, m.claim(pieces))
+	m.release(pieces)
 }
 
 // fetch loads the frames of pieces that are ours, of which there are so many.
@@ -170,7 +183,11 @@ func (m *Image) load(ctx context.Context, group []piece) {
 		var damage error
 		for i := range group {
 			pc := &group[i]
-			raws[i], errs[i] = pc.ix.Open(pc.frame, stored[pc.begin()-first.begin():pc.end()-first.begin()])
+			room := raws[i]
+			if cap(room) == 0 {
+				room = frameRoom(int(pc.ix.Frames[pc.frame].Raw))
+			}
+			raws[i], errs[i] = pc.ix.OpenInto(room[:0], pc.frame, stored[pc.begin()-first.begin():pc.end()-first.begin()])
 			damage = errors.Join(damage, errs[i])
 		}
 		return damage
@@ -195,9 +212,11 @@ func (m *Image) copyOut(ctx context.Context, pc *piece) error {
 			return err
 		}
 		// Another image began to load it and was closed: load it ourselves.
+		m.v.frames.release(pc.entry)
 		again := []piece{*pc}
 		m.fetch(ctx, again, m.claim(again))
-		raw, err = again[0].entry.wait(ctx)
+		pc.entry = again[0].entry
+		raw, err = pc.entry.wait(ctx)
 	}
 	if pc.from+len(pc.dst) > len(raw) {
 		return fmt.Errorf("frame %d of segment %s is %d bytes short", pc.frame, pc.ref.id, pc.from+len(pc.dst)-len(raw))

@@ -63,7 +63,7 @@ func (r *VolumeReader) startAhead(off, n int64) bool {
 		if err != nil {
 			return // the read itself will meet it and say so
 		}
-		m.fetch(m.ctx, pieces, m.claim(pieces))
+		m.loadAhead(m.ctx, pieces)
 	})
 	return true
 }

@@ -105,12 +105,11 @@ func (r *VolumeReader) readView(ctx context.Context, vw *view, p []byte, off, mo
 	r.image.demand.waiting.Add(1)
 	defer r.image.demand.waiting.Add(-1)
 	r.image.fetch(ctx, pieces, mine)
-	for i := range pieces[:needed] {
-		if err := r.image.copyOut(ctx, &pieces[i]); err != nil {
-			return err
-		}
+	for i := 0; i < needed && err == nil; i++ {
+		err = r.image.copyOut(ctx, &pieces[i])
 	}
-	return nil
+	r.image.release(pieces)
+	return err
 }
 
 // walkMap calls f for every record and every gap between records, cut to [off, off+n),

@@ -3,6 +3,7 @@ package segment
 import (
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"sync"
 
 	"github.com/klauspost/compress/s2"
@@ -59,6 +60,13 @@ func (ix *Index) Payload(i int, stored []byte) ([]byte, error) {
 // Open checks, opens and decompresses frame i, given its stored bytes, and
 // returns its raw bytes, which are the caller's.
 func (ix *Index) Open(i int, stored []byte) ([]byte, error) {
+	return ix.OpenInto(make([]byte, 0, ix.Frames[i].Raw), i, slices.Clone(stored))
+}
+
+// OpenInto is Open for those who open many: the raw bytes are written to the room
+// of raw, which must be empty and have room for them, and what stored holds is
+// lost, since it is opened in its place.
+func (ix *Index) OpenInto(raw []byte, i int, stored []byte) ([]byte, error) {
 	f := ix.Frames[i]
 	corrupt := func(reason string) error {
 		return &blob.CorruptError{Object: ix.object, Offset: f.Offset, Reason: fmt.Sprintf("frame %d: %s", i, reason)}
@@ -66,7 +74,7 @@ func (ix *Index) Open(i int, stored []byte) ([]byte, error) {
 	if len(stored) != int(f.Stored) || crc32.Checksum(stored, castagnoli) != f.CRC {
 		return nil, corrupt("checksum differs")
 	}
-	raw := make([]byte, 0, f.Raw)
+	raw = raw[:0:f.Raw] // nothing decompresses to more
 	context := frameContext(ix.Header.ID, uint32(i))
 	if f.Codec == Raw {
 		raw, err := ix.box.Open(raw, uint32(i), stored, context[:])
@@ -78,7 +86,7 @@ func (ix *Index) Open(i int, stored []byte) ([]byte, error) {
 		}
 		return raw, nil
 	}
-	payload, err := ix.box.Open(nil, uint32(i), stored, context[:])
+	payload, err := ix.box.Open(stored[:0], uint32(i), stored, context[:])
 	if err != nil {
 		return nil, corrupt(err.Error())
 	}
