@@ -291,6 +291,11 @@ func TestExtendedSourceServers(t *testing.T) {
 	s.revoked.Store(true)
 	if got := mine(); got.StagingArea.Status != types.ExtensionStatusExtensionError {
 		t.Errorf("extension without trust: %+v", got.StagingArea)
+	} else if state(&got) != types.DataReplicationStateDisconnected {
+		t.Errorf("without trust, replication elsewhere is told: %s", state(&got))
+	}
+	if got := must[*awsdrs.DescribeRecoverySnapshotsOutput](t)(client.DescribeRecoverySnapshots(ctx, &awsdrs.DescribeRecoverySnapshotsInput{SourceServerID: server.SourceServerID})); len(got.Items) != 0 {
+		t.Errorf("without trust, points elsewhere are told: %+v", got.Items)
 	}
 	s.revoked.Store(false)
 	if got := mine(); got.StagingArea.Status != types.ExtensionStatusExtended {

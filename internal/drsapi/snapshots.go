@@ -57,6 +57,13 @@ func (c caller) describeRecoverySnapshots(ctx context.Context, in *describeRecov
 	if err != nil {
 		return nil, err
 	}
+	one := []drs.SourceServer{server}
+	if err := c.checkExtensions(ctx, one); err != nil {
+		return nil, err
+	}
+	if one[0].Staging.Error != "" { // an extension that is over has none
+		return &describeRecoverySnapshotsResponse{Items: []recoverySnapshot{}}, nil
+	}
 	items, next, err := list(c, in.Paging, []any{"DescribeRecoverySnapshots", server.ID, filter},
 		func(page db.Page) ([]drs.RecoveryPoint, string, error) {
 			return c.DB.Points(ctx, server.VaultServer(), filter, page)

@@ -105,7 +105,7 @@ func (c caller) describeSourceServers(ctx context.Context, in *describeSourceSer
 }
 
 // checkExtensions says of extended servers whether their staging accounts still let
-// them be.
+// them be. How one is replicated that does not is not told any more.
 func (c caller) checkExtensions(ctx context.Context, servers []drs.SourceServer) error {
 	for i := range servers {
 		s := &servers[i]
@@ -117,6 +117,7 @@ func (c caller) checkExtensions(ctx context.Context, servers []drs.SourceServer)
 		switch {
 		case errors.As(err, &refused):
 			s.Staging.Error = refused.Message
+			s.Replication = s.Replication.After(drs.ReplicationDisconnected)
 		case err != nil:
 			return err
 		}
