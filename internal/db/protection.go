@@ -122,6 +122,9 @@ func (tx Tx) InsertExtended(ctx context.Context, server drs.SourceServer) (drs.S
 	if n > 0 {
 		return server, ErrExtended
 	}
+	if err := mayHaveMore(ctx, tx, server.Account); err != nil {
+		return server, err
+	}
 	row := newServerRow(Registration{
 		Account: server.Account, HardwareID: server.Staging.ARN(), AgentVersion: server.AgentVersion, Properties: server.Properties,
 	})

@@ -116,13 +116,33 @@ func (d *DB) RegisterServer(ctx context.Context, r Registration) (server drs.Sou
 }
 
 func mayHaveAnother(ctx context.Context, tx Tx, r Registration) error {
-	n, err := tx.NewSelect().Model((*serverRow)(nil)).Where("account = ? AND region = ?", r.Account.ID, r.Account.Region).Count(ctx)
+	if r.Most <= 0 {
+		return nil
+	}
+	if err := mayHaveMore(ctx, tx, r.Account); err != nil {
+		return err
+	}
+	n, err := tx.NewSelect().Model((*serverRow)(nil)).
+		Where("account = ? AND region = ? AND staging_server = ''", r.Account.ID, r.Account.Region).Count(ctx)
 	if err != nil {
 		return err
 	}
-	if r.Most > 0 && int(n) >= r.Most {
+	if int(n) >= r.Most {
 		return drs.QuotaExceeded(drs.QuotaReplicatingServers, drs.TypeSourceServer, "",
-			"The account has %d source servers, the most it may have. Delete one that is no longer needed.", n)
+			"The account has %d source servers of its own, the most it may have. Delete one that is no longer needed.", n)
+	}
+	return nil
+}
+
+// mayHaveMore holds the quota of all source servers of an account.
+func mayHaveMore(ctx context.Context, tx Tx, account drs.Account) error {
+	n, err := tx.NewSelect().Model((*serverRow)(nil)).Where("account = ? AND region = ?", account.ID, account.Region).Count(ctx)
+	if err != nil {
+		return fmt.Errorf("count source servers: %w", err)
+	}
+	if int(n) >= drs.MaxSourceServers {
+		return drs.QuotaExceeded(drs.QuotaSourceServers, drs.TypeSourceServer, "",
+			"The account has %d source servers, extended ones included, the most it may have. Delete one that is no longer needed.", n)
 	}
 	return nil
 }

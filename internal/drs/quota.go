@@ -7,6 +7,7 @@ type QuotaCode string
 
 const (
 	QuotaReplicatingServers QuotaCode = "L-C1D14A2B"
+	QuotaSourceServers      QuotaCode = "L-E28BE5E0"
 	QuotaConcurrentJobs     QuotaCode = "L-D88FAC3A"
 	QuotaServersPerJob      QuotaCode = "L-B827C881"
 	QuotaServersInAllJobs   QuotaCode = "L-05AFA8C6"
@@ -26,6 +27,10 @@ type Quotas struct {
 	ServersPerJob      int
 	ServersInAllJobs   int
 }
+
+// MaxSourceServers is how many source servers an account may have in all, those
+// extended from other accounts included.
+const MaxSourceServers = 4000
 
 // DefaultQuotas are the documented values, but for ServersPerJob.
 var DefaultQuotas = Quotas{ReplicatingServers: 300, ConcurrentJobs: 20, ServersPerJob: 200, ServersInAllJobs: 500}
