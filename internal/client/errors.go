@@ -28,6 +28,9 @@ func (e *Refusal) Error() string {
 	return fmt.Sprintf("the server refused: %s (%s)", strings.TrimSuffix(e.Message, "."), e.Code)
 }
 
+// accessDenied is the code of what the caller's policies do not allow.
+const accessDenied = "AccessDeniedException"
+
 // Refused tells it from work that failed.
 func (e *Refusal) Refused() bool { return true }
 

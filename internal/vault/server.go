@@ -73,6 +73,25 @@ func (v *Vault) checkUnused(ctx context.Context, server drs.SourceServerID) erro
 	return nil
 }
 
+// lostMain tells, of a server without a main branch, whether that is damage; nil: it is
+// being created or deleted, or one of both was cut short.
+func (v *Vault) lostMain(ctx context.Context, server drs.SourceServerID) (lost *CorruptError, err error) {
+	// The main branch is the first thing that a server has and the last to go. Looking
+	// from both sides at it tells a loss from what goes on meanwhile.
+	unused := v.checkUnused(ctx, server)
+	if unused == nil {
+		return nil, nil
+	}
+	names, err := v.store.List(ctx, branchFolder(server, MainBranch))
+	if err != nil || len(numbered(names, ".manifest")) > 0 { // a branch, or its end
+		return nil, err
+	}
+	if unused = v.checkUnused(ctx, server); errors.As(unused, &lost) {
+		return lost, nil
+	}
+	return nil, unused
+}
+
 // beginBranch commits the first manifest of a branch, or returns ErrExists.
 func (v *Vault) beginBranch(ctx context.Context, server drs.SourceServerID, branch string, key seal.Key, edits []edit) error {
 	stored, _, err := envelope.Encode(envelope.Header{

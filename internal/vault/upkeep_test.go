@@ -222,6 +222,9 @@ func TestDropServer(t *testing.T) {
 				return
 			}
 		}
+		if report := must(vault.Verify(ctxOf, store, keys, upkeepOptions(), vault.VerifyOptions{}))(t); !report.Sound() {
+			t.Errorf("cut short after %d deletions: verify takes it for damage: %+v", fault, report)
+		}
 		v = must(vault.Open(ctxOf, store, keys, upkeepOptions()))(t)
 		if err := v.DropServer(ctxOf, server); err != nil && !errors.Is(err, vault.ErrAbsent) {
 			t.Fatalf("drop again after %d deletions: %v", fault, err)

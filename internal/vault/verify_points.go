@@ -68,6 +68,17 @@ func (f *verifier) server(ctx context.Context, folder string, done, weight float
 	defer f.v.forgetServer(id) // the next one's lists take their place
 	verdict := ServerVerdict{Server: id, Hurt: []drs.RecoverySnapshotID{}, Unhurt: []drs.RecoverySnapshotID{}}
 	refs, err := f.references(ctx, id)
+	if none := errors.Is(err, ErrAbsent) || err == nil && len(refs.branches) == 0 && len(f.found) == 0; none {
+		lost, failed := f.v.lostMain(ctx, id)
+		switch {
+		case failed != nil:
+			return failed
+		case lost == nil: // that its objects are going is no damage
+			return f.objects(ctx, names, refs, done, weight)
+		case err == nil:
+			verdict.Err = lost.Error()
+		}
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return err
@@ -77,9 +88,6 @@ func (f *verifier) server(ctx context.Context, folder string, done, weight float
 		verdict.Err = err.Error()
 		f.report.Servers = append(f.report.Servers, verdict)
 		return f.objects(ctx, names, nil, done, weight)
-	}
-	if len(refs.branches) == 0 && len(f.found) == 0 {
-		verdict.Err = "its main branch is not there: it was created a moment ago, is being deleted, or is lost"
 	}
 	if err := f.objects(ctx, names, refs, done, weight); err != nil {
 		return err
