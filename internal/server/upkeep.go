@@ -184,7 +184,8 @@ func lockDaysOf(server drs.SourceServer, usual int) int {
 	return days
 }
 
-// lockByRule locks the newest point for as many days as are asked for, once an hour.
+// lockByRule locks the newest point for as many days as are asked for, once an hour: of
+// the points' time or, where a clock that was set back keeps that from moving, of ours.
 func (u *upkeep) lockByRule(ctx context.Context, server drs.SourceServer) error {
 	days := lockDaysOf(server, u.lockDays)
 	if days == 0 {
@@ -195,7 +196,7 @@ func (u *upkeep) lockByRule(ctx context.Context, server drs.SourceServer) error 
 		return err
 	}
 	var newest *vault.PointInfo
-	var locked time.Time // when the newest locked one was taken
+	var locked, until time.Time // when the newest locked one was taken, and its lock's end
 	for i := range points {
 		p := &points[i]
 		if p.Branch != vault.MainBranch || !p.Bootable() {
@@ -203,13 +204,17 @@ func (u *upkeep) lockByRule(ctx context.Context, server drs.SourceServer) error 
 		}
 		newest = p
 		if !p.LockedUntil.IsZero() {
-			locked = p.Taken
+			locked, until = p.Taken, p.LockedUntil
 		}
 	}
-	if newest == nil || newest.Taken.Sub(locked) < lockSpacing {
+	if newest == nil || !newest.LockedUntil.IsZero() {
 		return nil
 	}
-	return u.vault.LockPoint(ctx, server.ID, newest.ID, u.now().AddDate(0, 0, days))
+	next := u.now().AddDate(0, 0, days)
+	if newest.Taken.Sub(locked) < lockSpacing && next.Sub(until).Abs() < lockSpacing {
+		return nil
+	}
+	return u.vault.LockPoint(ctx, server.ID, newest.ID, next)
 }
 
 var (

@@ -213,3 +213,45 @@ func TestUpkeepLocksByRule(t *testing.T) {
 		t.Errorf("drop: %v", err)
 	}
 }
+
+// A clock that ran ahead for a while leaves points behind at whose time those that
+// follow are held: they are locked by rule all the same.
+func TestUpkeepLocksWhileTimeStandsStill(t *testing.T) {
+	s := newSite(t)
+	s.server.Tags = drs.Tags{lockTag: "3"}
+	u := s.upkeepAt()
+	now := s.last
+	u.now = func() time.Time { return now }
+	w, err := s.vault.Writer(t.Context(), s.server.ID, vault.MainBranch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	for range 5 {
+		if err := u.lockByRule(t.Context(), s.server); err != nil {
+			t.Fatal(err)
+		}
+		e, err := w.Begin(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := drs.RecoveryPoint{ID: drs.NewRecoverySnapshotID(), Expected: s.last, Taken: s.last, Consistency: drs.CrashConsistent, Method: drs.QuietPass}
+		if _, err := e.Commit(t.Context(), &p); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(40 * time.Minute)
+	}
+	points, err := s.vault.ListPoints(t.Context(), s.server.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked := 0
+	for _, p := range points {
+		if !p.LockedUntil.IsZero() {
+			locked++
+		}
+	}
+	if locked != 3 { // at 0, 80 and 160 minutes
+		t.Errorf("%d points are locked, want 3", locked)
+	}
+}
