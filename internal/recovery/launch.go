@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"lifeboat/internal/db"
@@ -156,18 +157,17 @@ func (r serverRun) record(ctx context.Context, server drs.SourceServer, point dr
 		Drill: r.job.Initiated == drs.StartedDrill, State: drs.InstancePending, Launched: now(),
 		Wanted: server.LaunchConfiguration.Disposition != drs.DispositionStopped,
 		Point:  point.ID, PointTaken: point.Taken, VaultServer: server.VaultServer(),
-		Tags: drs.Tags{
-			"AWSElasticDisasterRecoveryManaged": "drs.amazonaws.com",
-			"drs.amazonaws.com-job":             string(r.job.ID),
-			"drs.amazonaws.com-source-server":   string(server.ID),
-			"Name":                              server.Properties.Hostname,
-		},
+		Tags: drs.Tags{"Name": server.Properties.Hostname},
 	}
 	if server.LaunchConfiguration.CopyTags {
-		for k, v := range server.Tags {
-			instance.Tags[k] = v
-		}
+		maps.Copy(instance.Tags, server.Tags)
 	}
+	// What the service says of the instance, no tag of the server says otherwise.
+	maps.Copy(instance.Tags, drs.Tags{
+		"AWSElasticDisasterRecoveryManaged": "drs.amazonaws.com",
+		"drs.amazonaws.com-job":             string(r.job.ID),
+		"drs.amazonaws.com-source-server":   string(server.ID),
+	})
 	err := r.service.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return tx.InsertInstance(ctx, instance) })
 	return instance, err
 }
