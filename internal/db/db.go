@@ -35,10 +35,9 @@ type DB struct {
 	write *bun.DB
 	read  *bun.DB
 
-	// Of listings, see serverlist.go.
-	properties  memo[drs.SourceProperties]
-	replication memo[drs.DataReplicationInfo]
-	tags        memo[drs.Tags]
+	// Of listings, see listed.go.
+	servers shelf[drs.SourceServer]
+	jobs    shelf[drs.Job]
 }
 
 // ErrAbsent is returned where one row was asked for and there is none.

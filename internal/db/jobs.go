@@ -22,6 +22,7 @@ type jobRow struct {
 	Created   stamp
 	Ended     stamp
 	Tags      document[drs.Tags]
+	Version   int64 `bun:",scanonly"`
 }
 
 type jobServerRow struct {
@@ -119,10 +120,17 @@ type JobFilter struct {
 	From, To time.Time // both inclusive, of the job's creation
 }
 
-// Jobs lists the jobs of an account, newest first.
+// Jobs lists the jobs of an account, newest first. They share what they hold:
+// nobody may change it.
 func (d *DB) Jobs(ctx context.Context, account drs.Account, f JobFilter, page Page) ([]drs.Job, string, error) {
-	var rows []jobRow
-	q := d.read.NewSelect().Model(&rows).Where("account = ? AND region = ?", account.ID, account.Region)
+	listed, next, err := d.ListJobs(ctx, account, f, page)
+	return values(listed), next, err
+}
+
+// ListJobs is Jobs for those who also keep what they write of them.
+func (d *DB) ListJobs(ctx context.Context, account drs.Account, f JobFilter, page Page) ([]*Listed[drs.Job], string, error) {
+	q := d.read.NewSelect().Table("jobs").Column("created", "id", "version").
+		Where("account = ? AND region = ?", account.ID, account.Region)
 	if len(f.IDs) > 0 {
 		q = q.Where("id IN (?)", bun.List(f.IDs))
 	}
@@ -136,12 +144,50 @@ func (d *DB) Jobs(ctx context.Context, account drs.Account, f JobFilter, page Pa
 	if err != nil {
 		return nil, "", err
 	}
-	if err := q.Scan(ctx); err != nil {
+	found, next, err := marks(ctx, q, page)
+	if err != nil {
 		return nil, "", fmt.Errorf("list jobs: %w", err)
 	}
-	rows, next := cut(page, rows, func(r jobRow) cursor { return cursor{int64(r.Created), r.ID} })
+	jobs, err := d.jobs.list(found, func(ids []string) (map[string]*Listed[drs.Job], error) { return d.readJobs(ctx, ids) })
+	if err != nil {
+		return nil, "", fmt.Errorf("list jobs: %w", err)
+	}
+	return jobs, next, nil
+}
+
+// readJobs reads jobs that are not on the shelf, and puts them there. What takes
+// part in a job is read after its version, and so is never older than that.
+func (d *DB) readJobs(ctx context.Context, ids []string) (map[string]*Listed[drs.Job], error) {
+	var rows []jobRow
+	if err := d.read.NewSelect().Model(&rows).Where("id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
+		return nil, err
+	}
 	jobs, err := withServers(ctx, d.read, rows)
-	return jobs, next, err
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]*Listed[drs.Job], len(jobs))
+	for i, job := range jobs {
+		l := &Listed[drs.Job]{V: job}
+		out[rows[i].ID] = l
+		d.jobs.put(rows[i].ID, rows[i].Version, bytesOfJob(job), l)
+	}
+	return out, nil
+}
+
+// bytesOfJob is about what the texts of a job have, with those of its parts.
+func bytesOfJob(job drs.Job) int {
+	bytes := 200 + 100*len(job.Networks)
+	for name, value := range job.Tags {
+		bytes += len(name) + len(value)
+	}
+	for _, s := range job.Servers {
+		bytes += 100
+		for _, run := range s.Actions {
+			bytes += 500 + len(run.Reason)
+		}
+	}
+	return bytes
 }
 
 func withServers(ctx context.Context, db bun.IDB, rows []jobRow) ([]drs.Job, error) {

@@ -180,37 +180,43 @@ func (d *DB) StagingAccounts(ctx context.Context, account drs.Account, page Page
 // stand for is replicated now.
 func resources(ctx context.Context, db bun.IDB, rows []serverRow) ([]drs.SourceServer, error) {
 	out := convert(rows, serverRow.resource)
+	return out, showOrigins(ctx, db, out)
+}
+
+// showOrigins makes the extended ones among the servers show what they stand for.
+func showOrigins(ctx context.Context, db bun.IDB, servers []drs.SourceServer) error {
 	var staged []string
-	for _, r := range rows {
-		if r.StagingServer != "" && !slices.Contains(staged, r.StagingServer) {
-			staged = append(staged, r.StagingServer)
+	for _, s := range servers {
+		if s.Extended() && !slices.Contains(staged, string(s.Staging.Server)) {
+			staged = append(staged, string(s.Staging.Server))
 		}
 	}
 	if len(staged) == 0 {
-		return out, nil
+		return nil
 	}
 	var origins []serverRow
 	if err := db.NewSelect().Model(&origins).Where("id IN (?)", bun.List(staged)).Scan(ctx); err != nil {
-		return nil, fmt.Errorf("look up staging servers: %w", err)
+		return fmt.Errorf("look up staging servers: %w", err)
 	}
 	origin := map[drs.SourceServerID]drs.SourceServer{}
 	for _, r := range origins {
 		origin[drs.SourceServerID(r.ID)] = r.resource()
 	}
-	for i := range out {
-		if !out[i].Extended() {
+	for i := range servers {
+		s := &servers[i]
+		if !s.Extended() {
 			continue
 		}
-		from, ok := origin[out[i].Staging.Server]
+		from, ok := origin[s.Staging.Server]
 		if !ok {
-			out[i].Staging.Error = fmt.Sprintf("Source server %s of account %s does not exist any more. Delete this extension.",
-				out[i].Staging.Server, out[i].Staging.Account.ID)
-			out[i].Replication = out[i].Replication.After(drs.ReplicationDisconnected)
+			s.Staging.Error = fmt.Sprintf("Source server %s of account %s does not exist any more. Delete this extension.",
+				s.Staging.Server, s.Staging.Account.ID)
+			s.Replication = s.Replication.After(drs.ReplicationDisconnected)
 			continue
 		}
-		out[i].Replication, out[i].Properties, out[i].AgentVersion = from.Replication, from.Properties, from.AgentVersion
-		out[i].ReplicationConfiguration = from.ReplicationConfiguration
-		out[i].LifeCycle.FirstByte, out[i].LifeCycle.LastSeen = from.LifeCycle.FirstByte, from.LifeCycle.LastSeen
+		s.Replication, s.Properties, s.AgentVersion = from.Replication, from.Properties, from.AgentVersion
+		s.ReplicationConfiguration = from.ReplicationConfiguration
+		s.LifeCycle.FirstByte, s.LifeCycle.LastSeen = from.LifeCycle.FirstByte, from.LifeCycle.LastSeen
 	}
-	return out, nil
+	return nil
 }

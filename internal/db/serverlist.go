@@ -10,8 +10,7 @@ import (
 	"lifeboat/internal/drs"
 )
 
-// listedRow is what a listing shows of a server. Its JSON texts are not parsed
-// again where they were before.
+// listedRow is what a listing shows of a server: all but its configurations.
 type listedRow struct {
 	bun.BaseModel `bun:"table:source_servers"`
 
@@ -31,20 +30,17 @@ type listedRow struct {
 	Tags             string
 	StagingAccount   string
 	StagingServer    string
+	Version          int64
 }
 
-func (r listedRow) row(d *DB) (serverRow, error) {
-	properties, propertiesErr := d.properties.read(r.Properties)
-	replication, replicationErr := d.replication.read(r.Replication)
-	tags, tagsErr := d.tags.read(r.Tags)
-	return serverRow{
+func (r listedRow) resource() (drs.SourceServer, error) {
+	full := serverRow{
 		ID: r.ID, Account: r.Account, Region: r.Region, HardwareID: r.HardwareID, AgentVersion: r.AgentVersion,
 		Added: r.Added, FirstByte: r.FirstByte, LastSeen: r.LastSeen, LastLaunch: r.LastLaunch, LastLaunchResult: r.LastLaunchResult,
 		RecoveryInstance: r.RecoveryInstance, StagingAccount: r.StagingAccount, StagingServer: r.StagingServer,
-		Properties:  document[drs.SourceProperties]{properties},
-		Replication: document[drs.DataReplicationInfo]{replication},
-		Tags:        document[drs.Tags]{tags},
-	}, errors.Join(propertiesErr, replicationErr, tagsErr)
+	}
+	err := errors.Join(full.Properties.Scan(r.Properties), full.Replication.Scan(r.Replication), full.Tags.Scan(r.Tags))
+	return full.resource(), err
 }
 
 // SourceServerFilter narrows a listing; empty members do not.
@@ -59,8 +55,15 @@ type SourceServerFilter struct {
 // of the next page. They come without their configurations, which listings do not
 // show, and share what they hold: nobody may change it.
 func (d *DB) SourceServers(ctx context.Context, account drs.Account, f SourceServerFilter, page Page) ([]drs.SourceServer, string, error) {
-	var rows []listedRow
-	q := d.read.NewSelect().Model(&rows).Where("account = ? AND region = ?", account.ID, account.Region)
+	listed, next, err := d.ListSourceServers(ctx, account, f, page)
+	return values(listed), next, err
+}
+
+// ListSourceServers is SourceServers for those who also keep what they write of
+// them. What is listed of an extended server is nobody else's.
+func (d *DB) ListSourceServers(ctx context.Context, account drs.Account, f SourceServerFilter, page Page) ([]*Listed[drs.SourceServer], string, error) {
+	q := d.read.NewSelect().Table("source_servers").Column("added", "id", "version").
+		Where("account = ? AND region = ?", account.ID, account.Region)
 	if len(f.IDs) > 0 {
 		q = q.Where("id IN (?)", bun.List(f.IDs))
 	}
@@ -78,16 +81,50 @@ func (d *DB) SourceServers(ctx context.Context, account drs.Account, f SourceSer
 	if err != nil {
 		return nil, "", err
 	}
-	if err := q.Scan(ctx); err != nil {
+	found, next, err := marks(ctx, q, page)
+	if err != nil {
 		return nil, "", fmt.Errorf("list source servers: %w", err)
 	}
-	rows, next := cut(page, rows, func(r listedRow) cursor { return cursor{int64(r.Added), r.ID} })
-	full := make([]serverRow, len(rows))
-	for i, r := range rows {
-		if full[i], err = r.row(d); err != nil {
-			return nil, "", fmt.Errorf("read source server %s: %w", r.ID, err)
+	servers, err := d.servers.list(found, func(ids []string) (map[string]*Listed[drs.SourceServer], error) { return d.readServers(ctx, ids) })
+	if err != nil {
+		return nil, "", fmt.Errorf("list source servers: %w", err)
+	}
+	return servers, next, d.extend(ctx, servers)
+}
+
+// readServers reads servers that are not on the shelf, and puts them there.
+func (d *DB) readServers(ctx context.Context, ids []string) (map[string]*Listed[drs.SourceServer], error) {
+	var rows []listedRow
+	if err := d.read.NewSelect().Model(&rows).Where("id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
+		return nil, err
+	}
+	out := make(map[string]*Listed[drs.SourceServer], len(rows))
+	for _, r := range rows {
+		server, err := r.resource()
+		if err != nil {
+			return nil, fmt.Errorf("read source server %s: %w", r.ID, err)
+		}
+		out[r.ID] = &Listed[drs.SourceServer]{V: server}
+		d.servers.put(r.ID, r.Version, len(r.Properties)+len(r.Replication)+len(r.Tags), out[r.ID])
+	}
+	return out, nil
+}
+
+// extend puts what extended servers show in their places: it changes with the
+// servers that they stand for.
+func (d *DB) extend(ctx context.Context, servers []*Listed[drs.SourceServer]) error {
+	var places []int
+	var extended []drs.SourceServer
+	for i, l := range servers {
+		if l.V.Extended() {
+			places, extended = append(places, i), append(extended, l.V)
 		}
 	}
-	servers, err := resources(ctx, d.read, full)
-	return servers, next, err
+	if err := showOrigins(ctx, d.read, extended); err != nil {
+		return err
+	}
+	for i, at := range places {
+		servers[at] = &Listed[drs.SourceServer]{V: extended[i]}
+	}
+	return nil
 }

@@ -181,8 +181,8 @@ func TestRecord(t *testing.T) {
 	var calls []Call
 	s.api.Record = func(c Call) { calls = append(calls, c) }
 	last := func() Call { t.Helper(); return calls[len(calls)-1] }
-	s.post("DescribeJobs", `{"maxResults":5}`)
-	if c := last(); c.Operation != "DescribeJobs" || c.Key.ID != s.keys[home].ID || c.Status != 200 || c.Code != "" ||
+	s.post("DescribeRecoveryInstances", `{"maxResults":5}`)
+	if c := last(); c.Operation != "DescribeRecoveryInstances" || c.Key.ID != s.keys[home].ID || c.Status != 200 || c.Code != "" ||
 		fmt.Sprint(c.Input["maxResults"]) != "5" || !json.Valid(c.Output) || time.Since(c.Began) > time.Hour || c.ID == "" {
 		t.Errorf("recorded %+v", c)
 	}

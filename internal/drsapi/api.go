@@ -125,7 +125,7 @@ type Call struct {
 	// Key is who signed it; zero for one that was refused before that was known.
 	Key iam.AccessKey
 	// Input is the checked input, nil where it was not understood; Output the reply
-	// as JSON.
+	// as JSON, nil for a listing that is sent in pieces.
 	Input  map[string]any
 	Output []byte
 	Status int
@@ -162,12 +162,13 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		servePage(w, a.page)
 		return
 	}
-	if err := a.serve(w, r, &call); err != nil {
+	reply, err := a.serve(w, r, &call)
+	if err != nil {
 		a.refuse(w, log, &call, err)
 		return
 	}
 	a.record(call)
-	writeBody(w, log, call.Status, call.Output)
+	writeBody(w, log, call.Status, reply...)
 }
 
 func (a *API) refuse(w http.ResponseWriter, log *slog.Logger, call *Call, err error) {
@@ -187,66 +188,59 @@ func (a *API) record(call Call) {
 	}
 }
 
-// serve runs one request up to its encoded reply, which it leaves in the call.
-func (a *API) serve(w http.ResponseWriter, r *http.Request, call *Call) error {
+// serve runs one request up to its encoded reply, which it returns in pieces.
+func (a *API) serve(w http.ResponseWriter, r *http.Request, call *Call) ([][]byte, error) {
 	ctx := r.Context()
 	body, err := a.readBody(w, r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	key, err := a.Verifier.Verify(ctx, r, body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	call.Key = key
 	op, param, err := a.match(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	call.Operation = op.name
 	if a.Throttle != nil {
 		if err := a.Throttle(key.Account, op.name); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	input, invalid := op.read(r, body, param)
 	call.Input = input
 	if err := a.authorize(ctx, key.Principal, op, r, input, invalid != nil); err != nil {
-		return err
+		return nil, err
 	}
 	// Tools take this error for "no DRS here", so it comes before all that follow.
 	if !op.beforeInitialize {
 		ready, err := a.DB.Initialized(ctx, key.Account)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if !ready {
-			return drs.Uninitialized()
+			return nil, drs.Uninitialized()
 		}
 	}
 	if invalid != nil {
-		return invalid
+		return nil, invalid
 	}
 	output, err := op.run(caller{API: a, account: key.Account, host: r.Host}, ctx, input)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	call.Status = op.status
 	if op.output == nil {
-		return nil
+		return nil, nil
+	}
+	if large, ok := output.(inPieces); ok {
+		return large.pieces(), nil
 	}
 	if call.Output, err = json.Marshal(output); err != nil {
-		return fmt.Errorf("encode reply of %s: %w", op.name, err)
+		return nil, fmt.Errorf("encode reply of %s: %w", op.name, err)
 	}
-	return nil
-}
-
-func writeBody(w http.ResponseWriter, log *slog.Logger, status int, body []byte) {
-	if body != nil {
-		w.Header().Set("Content-Type", "application/json")
-	}
-	w.WriteHeader(status)
-	if _, err := w.Write(body); err != nil && len(body) > 0 {
-		log.Debug("client went away", "error", err)
-	}
+	return [][]byte{call.Output}, nil
 }

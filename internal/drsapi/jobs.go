@@ -20,9 +20,11 @@ type describeJobsFilters struct {
 }
 
 type describeJobsResponse struct {
-	Items     []job           `json:"items"`
+	Items     []written[job]  `json:"items"`
 	NextToken paginationToken `json:"nextToken,omitempty"`
 }
+
+func (r *describeJobsResponse) pieces() [][]byte { return piecesOf(r.Items, r.NextToken) }
 
 type job struct {
 	JobID                  jobID                   `json:"jobID"`
@@ -80,8 +82,14 @@ func (c caller) describeJobs(ctx context.Context, in *describeJobsRequest) (*des
 		IDs:  mapped(in.Filters.JobIDs, func(id jobID) drs.JobID { return drs.JobID(id) }),
 		From: from, To: to,
 	}
-	items, next, err := list(c, in.Paging, []any{"DescribeJobs", filter},
-		func(page db.Page) ([]drs.Job, string, error) { return c.DB.Jobs(ctx, c.account, filter, page) }, jobOf)
+	listed, next, err := listRows(c, in.Paging, []any{"DescribeJobs", filter},
+		func(page db.Page) ([]*db.Listed[drs.Job], string, error) {
+			return c.DB.ListJobs(ctx, c.account, filter, page)
+		})
+	if err != nil {
+		return nil, err
+	}
+	items, err := writeAll(listed, c.Now(), 0, jobOf)
 	if err != nil {
 		return nil, err
 	}

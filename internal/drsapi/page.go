@@ -96,11 +96,20 @@ func badToken() error {
 	}})
 }
 
-// list runs one paged listing: it finds the page, reads it and seals the token
-// of the next.
+// list is listRows with what the API shows of the rows.
 func list[R, T any](c caller, p Paging, listing []any,
 	read func(db.Page) ([]R, string, error), shape func(R) T,
 ) ([]T, paginationToken, error) {
+	rows, token, err := listRows(c, p, listing, read)
+	if err != nil {
+		return nil, "", err
+	}
+	return mapped(rows, shape), token, nil
+}
+
+// listRows runs one paged listing: it finds the page, reads it and seals the token
+// of the next.
+func listRows[R any](c caller, p Paging, listing []any, read func(db.Page) ([]R, string, error)) ([]R, paginationToken, error) {
 	page, err := c.page(p, listing...)
 	if err != nil {
 		return nil, "", err
@@ -110,10 +119,7 @@ func list[R, T any](c caller, p Paging, listing []any,
 		return nil, "", err
 	}
 	token, err := c.nextToken(cursor, listing...)
-	if err != nil {
-		return nil, "", err
-	}
-	return mapped(rows, shape), token, nil
+	return rows, token, err
 }
 
 // mapped converts a list, never to nil: the API writes empty lists as [].

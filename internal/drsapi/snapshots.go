@@ -57,11 +57,10 @@ func (c caller) describeRecoverySnapshots(ctx context.Context, in *describeRecov
 	if err != nil {
 		return nil, err
 	}
-	one := []drs.SourceServer{server}
-	if err := c.checkExtensions(ctx, one); err != nil {
+	if err := c.checkExtension(ctx, &server); err != nil {
 		return nil, err
 	}
-	if one[0].Staging.Error != "" { // an extension that is over has none
+	if server.Staging.Error != "" { // an extension that is over has none
 		return &describeRecoverySnapshotsResponse{Items: []recoverySnapshot{}}, nil
 	}
 	items, next, err := list(c, in.Paging, []any{"DescribeRecoverySnapshots", server.ID, filter},

@@ -23,9 +23,11 @@ type describeSourceServersFilters struct {
 }
 
 type describeSourceServersResponse struct {
-	Items     []sourceServer  `json:"items"`
-	NextToken paginationToken `json:"nextToken,omitempty"`
+	Items     []written[sourceServer] `json:"items"`
+	NextToken paginationToken         `json:"nextToken,omitempty"`
 }
+
+func (r *describeSourceServersResponse) pieces() [][]byte { return piecesOf(r.Items, r.NextToken) }
 
 type sourceServer struct {
 	SourceServerID       sourceServerID      `json:"sourceServerID"`
@@ -90,39 +92,39 @@ func (c caller) describeSourceServers(ctx context.Context, in *describeSourceSer
 		HardwareID:      string(in.Filters.HardwareID),
 		StagingAccounts: mapped(in.Filters.StagingAccountIDs, func(id accountID) string { return string(id) }),
 	}
-	items, next, err := list(c, in.Paging, []any{"DescribeSourceServers", filter},
-		func(page db.Page) ([]drs.SourceServer, string, error) {
-			servers, next, err := c.DB.SourceServers(ctx, c.account, filter, page)
-			if err != nil {
-				return nil, "", err
-			}
-			return servers, next, c.checkExtensions(ctx, servers)
-		}, c.sourceServer)
+	listed, next, err := listRows(c, in.Paging, []any{"DescribeSourceServers", filter},
+		func(page db.Page) ([]*db.Listed[drs.SourceServer], string, error) {
+			return c.DB.ListSourceServers(ctx, c.account, filter, page)
+		})
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range listed { // extended ones are shared with nobody
+		if err := c.checkExtension(ctx, &l.V); err != nil {
+			return nil, err
+		}
+	}
+	items, err := writeAll(listed, c.Now(), asOf, c.sourceServer)
 	if err != nil {
 		return nil, err
 	}
 	return &describeSourceServersResponse{Items: items, NextToken: next}, nil
 }
 
-// checkExtensions says of extended servers whether their staging accounts still let
-// them be. How one is replicated that does not is not told any more.
-func (c caller) checkExtensions(ctx context.Context, servers []drs.SourceServer) error {
-	for i := range servers {
-		s := &servers[i]
-		if !s.Extended() || s.Staging.Error != "" {
-			continue
-		}
-		err := c.Protection.MayExtend(ctx, s.Staging.Account, c.account)
-		var refused *drs.Error
-		switch {
-		case errors.As(err, &refused):
-			s.Staging.Error = refused.Message
-			s.Replication = s.Replication.After(drs.ReplicationDisconnected)
-		case err != nil:
-			return err
-		}
+// checkExtension says of an extended server whether its staging account still lets
+// it be. How one is replicated that does not is not told any more.
+func (c caller) checkExtension(ctx context.Context, s *drs.SourceServer) error {
+	if !s.Extended() || s.Staging.Error != "" {
+		return nil
 	}
-	return nil
+	err := c.Protection.MayExtend(ctx, s.Staging.Account, c.account)
+	var refused *drs.Error
+	if errors.As(err, &refused) {
+		s.Staging.Error = refused.Message
+		s.Replication = s.Replication.After(drs.ReplicationDisconnected)
+		return nil
+	}
+	return err
 }
 
 // agentVersion is the form that clients demand of an agent's version.
