@@ -22,7 +22,7 @@ type jobRow struct {
 	Created   stamp
 	Ended     stamp
 	Tags      document[drs.Tags]
-	Version   int64 `bun:",scanonly"`
+	Version   int64 // set by triggers
 }
 
 type jobServerRow struct {

@@ -92,7 +92,10 @@ func TestListingsShowEveryChange(t *testing.T) {
 		{"the same server, another row", raw(`INSERT INTO source_servers (id, account, region, hardware_id, agent_version, added, last_launch_result,
 			properties, replication, replication_configuration, launch_configuration)
 			SELECT ?, account, region, 'hw-02', '9.9.9', added + 1, last_launch_result, properties, replication, replication_configuration, launch_configuration FROM source_servers`, string(b.ID))},
-		{"a job that is gone", raw("DELETE FROM jobs")},
+		{"another job", tx(func(ctx context.Context, tx db.Tx) error {
+			return tx.InsertJob(ctx, drs.Job{ID: drs.NewJobID(), Account: account, Type: drs.JobLaunch, Status: drs.JobPending, Created: now})
+		})},
+		{"a job that is gone", raw("DELETE FROM jobs WHERE id = ?", string(job.ID))},
 	} {
 		if err := step.do(); err != nil {
 			t.Fatalf("%s: %v", step.what, err)
@@ -108,6 +111,9 @@ func TestListingsShowEveryChange(t *testing.T) {
 		if first[i] != again[i] {
 			t.Errorf("%s was made again although nothing changed", first[i].V.ID)
 		}
+	}
+	if one, two := jobs(), jobs(); len(one) != 1 || one[0] != two[0] {
+		t.Errorf("jobs %v and %v: want one, the same", one, two)
 	}
 	if err := d.UpdateProperties(ctx, a.ID, drs.SourceProperties{Hostname: "third"}); err != nil {
 		t.Fatal(err)
