@@ -73,11 +73,10 @@ func answer(w http.ResponseWriter, status int, err error, hints ...string) {
 	_ = json.NewEncoder(w).Encode(reply) // a client that left needs no answer
 }
 
-// httpServer bounds what a slow or idle client may hold. Exports stream for as
-// long as they take, so there is no bound on writing.
+// httpServer bounds what a slow or idle client may hold.
 func (s *running) httpServer() *http.Server {
 	return &http.Server{
-		Handler:           s.handler(),
+		Handler:           bounded(s.handler()),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       60 * time.Second,
 		IdleTimeout:       120 * time.Second,

@@ -181,7 +181,9 @@ func (s *running) run(ctx context.Context) (err error) {
 		group.Go(func() error { return s.serveDisks(ctx, s.disks) })
 	}
 	group.Go(func() error {
-		err := api.Serve(tls.NewListener(apiListener, s.certificates.Serve(apiTLS())))
+		crowd := newCrowd(apiListener, maxConnections)
+		api.ConnState = crowd.state
+		err := api.Serve(tls.NewListener(crowd, s.certificates.Serve(apiTLS())))
 		if errors.Is(err, http.ErrServerClosed) {
 			return nil
 		}
