@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -145,3 +148,23 @@ func residentMiB(pid int) float64 {
 }
 
 var residentLine = regexp.MustCompile(`(?m)^VmRSS:\s+(\d+) kB`)
+
+// processorTime is what a process has taken of processors, in user and kernel; 0
+// when the kernel does not tell.
+func processorTime(pid int) time.Duration {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The second field is a name in brackets, which may hold anything.
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	if len(fields) < 13 {
+		return 0
+	}
+	user, userErr := strconv.ParseInt(fields[11], 10, 64)
+	kernel, kernelErr := strconv.ParseInt(fields[12], 10, 64)
+	if errors.Join(userErr, kernelErr) != nil {
+		return 0
+	}
+	return time.Duration(user+kernel) * 10 * time.Millisecond // Linux counts hundredths
+}
