@@ -133,18 +133,13 @@ func (m *Image) fetch(ctx context.Context, pieces []piece, mine int) {
 	}
 	var g errgroup.Group
 	g.SetLimit(m.v.distance.fetches)
-	for begin := 0; begin < len(pieces); {
-		if !pieces[begin].mine {
-			begin++
+	for len(pieces) > 0 {
+		group := leading(pieces)
+		pieces = pieces[max(1, len(group)):]
+		if len(group) == 0 {
 			continue
 		}
-		end := begin + 1
-		for end < len(pieces) && pieces[end].follows(&pieces[end-1]) && pieces[end].end()-pieces[begin].begin() <= maxFetch {
-			end++
-		}
-		group := pieces[begin:end]
 		mine -= len(group)
-		begin = end
 		if mine == 0 { // the last one needs no goroutine
 			m.load(ctx, group)
 			break
@@ -155,6 +150,19 @@ func (m *Image) fetch(ctx context.Context, pieces []piece, mine int) {
 		})
 	}
 	_ = g.Wait() // the entries have the errors
+}
+
+// leading returns the pieces at the begin that are ours and can be read at once; none
+// when the first one is not ours.
+func leading(pieces []piece) []piece {
+	if !pieces[0].mine {
+		return nil
+	}
+	end := 1
+	for end < len(pieces) && pieces[end].follows(&pieces[end-1]) && pieces[end].end()-pieces[0].begin() <= maxFetch {
+		end++
+	}
+	return pieces[:end]
 }
 
 func (p *piece) begin() int64 { return p.ix.Frames[p.frame].Offset }

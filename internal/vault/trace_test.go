@@ -94,14 +94,13 @@ func TestTheNextBootFindsItsFrames(t *testing.T) {
 	}
 	v.Close()
 
-	for name, cache := range map[string]bool{"memory": false, "cache": true} {
+	for name, opt := range map[string]vault.Options{"memory": {}, "cache": {Far: true}} {
 		t.Run(name, func(t *testing.T) {
 			store := &countedStore{Store: mem}
-			opt := vault.Options{}
-			if cache {
+			if opt.Far {
 				c := must(cached.Open(t.TempDir(), 64<<20, store, nil))(t)
 				defer c.Close()
-				opt.Segments, opt.Far = c, true
+				opt.Segments = c
 			}
 			v := must(vault.Open(ctxOf, store, keys, opt))(t)
 			defer v.Close()
@@ -120,6 +119,27 @@ func TestTheNextBootFindsItsFrames(t *testing.T) {
 				t.Errorf("%d bytes in %d requests were asked of the store after the prefetch", n, store.reads.Load())
 			}
 		})
+	}
+}
+
+// TestPrefetchGoesOnWhenMemoryIsFull: what it does not decode it reads all the same.
+func TestPrefetchGoesOnWhenMemoryIsFull(t *testing.T) {
+	mem, keys := newStore(t), newKey(t)
+	traced(t, mem, keys)
+	fetched := func(memory int64) int64 {
+		store := &countedStore{Store: mem}
+		v := must(vault.Open(ctxOf, store, keys, vault.Options{CacheBytes: memory}))(t)
+		defer v.Close()
+		img := must(v.OpenPoint(ctxOf, server, point(2).ID))(t)
+		defer img.Close()
+		store.reset()
+		if err := img.Prefetch(t.Context(), vault.Trace{{1, 0, 60}}); err != nil {
+			t.Fatal(err)
+		}
+		return store.bytes.Load()
+	}
+	if all, got := fetched(64<<20), fetched(1<<20); all < 1<<20 || got < all {
+		t.Errorf("%d bytes were read with little memory, %d with much", got, all)
 	}
 }
 

@@ -82,7 +82,8 @@ type Vault struct {
 	limits   limits
 	distance distance
 	segments SegmentReader // the store, or a cache of it
-	prefetch int64         // how many bytes of a boot trace are loaded at most
+	prefetch int64         // how many bytes of a boot trace are loaded into memory at most
+	prewarm  bool          // reading stored bytes makes the next read of them faster
 
 	uploads chan struct{} // a token per segment under way
 	buffers buffers
@@ -200,9 +201,8 @@ func Open(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options) (
 	if opt.Segments != nil {
 		v.segments = opt.Segments
 	}
-	if v.prefetch = opt.CacheBytes / 2; opt.Segments != nil {
-		v.prefetch = maxTraceChunks * ChunkSize // what memory does not hold, the cache does
-	}
+	// What memory does not hold, the cache or the system does.
+	v.prefetch, v.prewarm = opt.CacheBytes/2, opt.Segments != nil || !opt.Far
 	v.ctx, v.cancel = context.WithCancel(context.Background())
 	return v, nil
 }
