@@ -30,7 +30,7 @@ func awsCLI(t testing.TB) string {
 			return path
 		}
 	}
-	t.Fatal("the AWS CLI, version 2, is not installed: run `make setup`, or install the package awscli")
+	t.Fatal("the AWS CLI, version 2, is not installed: run `scripts/setup.sh test`, or install the package awscli")
 	return ""
 }
 

@@ -99,12 +99,15 @@ type site struct {
 	stop     func()
 }
 
+// patience is when a test gives up, on a machine of whatever load.
+const patience = 5 * time.Minute
+
 // settle waits until it is as it should be; records and machines are polled.
 func settle(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !is(); {
+	for deadline := time.Now().Add(patience); !is(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited a minute for: %s", what)
+			t.Fatalf("waited %s for: %s", patience, what)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
