@@ -211,12 +211,12 @@ func withServers(ctx context.Context, db bun.IDB, rows []jobRow) ([]drs.Job, err
 }
 
 // Busy returns those of the servers that a running job is processing, with the
-// job.
+// job. It looks from the running jobs, which are few, and not from the servers,
+// whose past jobs are many: SQLite would choose otherwise.
 func (tx Tx) Busy(ctx context.Context, servers []drs.SourceServerID) (map[drs.SourceServerID]drs.JobID, error) {
 	var rows []jobServerRow
-	err := tx.NewSelect().Model(&rows).Join("JOIN jobs ON jobs.id = job_server_row.job").
-		Where("jobs.status <> ?", string(drs.JobCompleted)).
-		Where("job_server_row.source_server IN (?)", bun.List(servers)).Scan(ctx)
+	err := tx.NewRaw(`SELECT s.* FROM jobs INDEXED BY jobs_running CROSS JOIN job_servers s ON s.job = jobs.id
+		WHERE jobs.status <> 'COMPLETED' AND s.source_server IN (?)`, bun.List(servers)).Scan(ctx, &rows)
 	if err != nil {
 		return nil, fmt.Errorf("look up running jobs: %w", err)
 	}
@@ -230,8 +230,7 @@ func (tx Tx) Busy(ctx context.Context, servers []drs.SourceServerID) (map[drs.So
 // Unfinished lists the jobs of all accounts that are not completed, oldest first.
 func (tx Tx) Unfinished(ctx context.Context) ([]drs.JobID, error) {
 	var ids []drs.JobID
-	err := tx.NewSelect().Model((*jobRow)(nil)).Column("id").Where("status <> ?", string(drs.JobCompleted)).
-		Order("created", "id").Scan(ctx, &ids)
+	err := tx.NewRaw("SELECT id FROM jobs INDEXED BY jobs_running WHERE status <> 'COMPLETED' ORDER BY created, id").Scan(ctx, &ids)
 	if err != nil {
 		return nil, fmt.Errorf("list unfinished jobs: %w", err)
 	}
@@ -240,9 +239,10 @@ func (tx Tx) Unfinished(ctx context.Context) ([]drs.JobID, error) {
 
 // Running counts the account's jobs that are not completed, and their servers.
 func (tx Tx) Running(ctx context.Context, account drs.Account) (jobs, servers int, err error) {
-	err = tx.NewRaw(`SELECT COUNT(DISTINCT jobs.id), COUNT(job_servers.job) FROM jobs LEFT JOIN job_servers ON job_servers.job = jobs.id
-		WHERE jobs.account = ? AND jobs.region = ? AND jobs.status <> ?`,
-		account.ID, account.Region, string(drs.JobCompleted)).Scan(ctx, &jobs, &servers)
+	err = tx.NewRaw(`SELECT COUNT(DISTINCT jobs.id), COUNT(job_servers.job)
+		FROM jobs INDEXED BY jobs_running LEFT JOIN job_servers ON job_servers.job = jobs.id
+		WHERE jobs.account = ? AND jobs.region = ? AND jobs.status <> 'COMPLETED'`,
+		account.ID, account.Region).Scan(ctx, &jobs, &servers)
 	if err != nil {
 		return 0, 0, fmt.Errorf("count running jobs: %w", err)
 	}
