@@ -62,7 +62,10 @@ type Config struct {
 	// Revoked tells whether a server has another certificate now than this agent
 	// shows: *drs.Error refuses the agent for good, any other error makes it try
 	// again. nil: no certificate is ever replaced.
-	Revoked  func(ctx context.Context, server drs.SourceServerID, certificate *x509.Certificate) error
+	Revoked func(ctx context.Context, server drs.SourceServerID, certificate *x509.Certificate) error
+	// Renew issues the next certificate to the agent of a server that has shown
+	// current; both are good until the next one is shown. nil: none is issued.
+	Renew    func(ctx context.Context, server drs.SourceServerID, current *x509.Certificate, csr []byte) (certPEM []byte, err error)
 	Software string // name and version of this program, told to agents
 	// LostAfter is how long an agent may be away before its server has the error
 	// AGENT_NOT_SEEN; 0: 2 minutes.
@@ -229,6 +232,7 @@ func (s *Server) admit(ctx context.Context, raw net.Conn) {
 		return
 	}
 	session := newSession(s, conn, server, version)
+	session.certificate = state.PeerCertificates[0]
 	s.enter(session)
 	s.log.Info("agent connected", "remote", remote, "server", server, "software", hello.Software)
 	err = session.run(ctx, account)

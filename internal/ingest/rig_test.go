@@ -158,6 +158,7 @@ type rig struct {
 	stop      func()
 	log       *slog.Logger
 	wrap      func(ingest.Vault) ingest.Vault
+	configure func(*ingest.Config) // of the server at its next start; nil: as it is
 }
 
 func testLog(t testing.TB) *slog.Logger {
@@ -264,10 +265,14 @@ func (r *rig) start() {
 	if r.wrap != nil {
 		backend = r.wrap(backend)
 	}
-	r.server = ingest.New(ingest.Config{
+	config := ingest.Config{
 		Vault: backend, Catalog: r.catalog, TLS: r.authority.AgentTLS(r.cert), Identify: identify(r.authority),
 		Software: "test", LostAfter: time.Second, Logger: r.log,
-	})
+	}
+	if r.configure != nil {
+		r.configure(&config)
+	}
+	r.server = ingest.New(config)
 	l := listen(r.t)
 	r.backend = l.Addr().String()
 	r.proxy.target(r.backend)
@@ -317,7 +322,7 @@ func registrar(authority *iam.Authority, v *vault.Vault, address string) http.Ha
 			return nil
 		},
 		IssueAgent: func(_ context.Context, csr []byte, account string, server drs.SourceServerID) ([]byte, error) {
-			return authority.IssueAgent(csr, iam.Agent{Account: account, SourceServer: server}, time.Hour)
+			return authority.IssueAgent(csr, iam.Agent{Account: account, SourceServer: server}, iam.AgentCertificateLife)
 		},
 		CA: authority.CertPEM(), Address: address,
 	}

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -23,8 +24,11 @@ type session struct {
 	conn    *replication.Conn
 	server  drs.SourceServerID
 	version uint16
-	status  *status
-	done    chan struct{} // closed when the session holds nothing any more
+	// certificate is the one that the agent has shown.
+	certificate *x509.Certificate
+
+	status *status
+	done   chan struct{} // closed when the session holds nothing any more
 
 	admitted bool // the catalogue let the agent in; set and read under srv.mu
 
@@ -183,7 +187,7 @@ func (s *session) receive(ctx context.Context, queue chan<- replication.Message)
 			err = s.charge(m.Cost())
 		case *replication.Zero:
 			err = s.charge(m.Cost())
-		case *replication.Disks, *replication.DigestRequest, *replication.Begin, *replication.Commit, *replication.Inventory:
+		case *replication.Disks, *replication.DigestRequest, *replication.Begin, *replication.Commit, *replication.Inventory, *replication.Renewal:
 		default:
 			err = protocolError("unexpected %T", m)
 		}

@@ -105,6 +105,8 @@ func (w *worker) handle(ctx context.Context, m replication.Message) error {
 		return err
 	case *replication.Commit:
 		return w.commit(ctx, m)
+	case *replication.Renewal:
+		return w.s.renew(ctx, m)
 	}
 	return fmt.Errorf("no handler for %T", m)
 }

@@ -19,7 +19,11 @@ const (
 	ALPN = "lifeboat-replication"
 	// MinVersion and MaxVersion are the versions this program speaks.
 	MinVersion uint16 = 1
-	MaxVersion uint16 = 1
+	MaxVersion uint16 = 2
+
+	// RenewalVersion is the first version with Renewal and Certificate, and with the
+	// identities of disks.
+	RenewalVersion uint16 = 2
 
 	// DefaultPort is where a replication server listens.
 	DefaultPort = 1500

@@ -49,6 +49,10 @@ func newMessage(k Kind) (Message, error) {
 		return new(Error), nil
 	case KindBye:
 		return new(Bye), nil
+	case KindRenewal:
+		return new(Renewal), nil
+	case KindCertificate:
+		return new(Certificate), nil
 	}
 	return nil, fmt.Errorf("%w: unknown kind %d", ErrMalformed, k)
 }
@@ -73,6 +77,8 @@ func (*Progress) kind() Kind      { return KindProgress }
 func (*Inventory) kind() Kind     { return KindInventory }
 func (*Error) kind() Kind         { return KindError }
 func (*Bye) kind() Kind           { return KindBye }
+func (*Renewal) kind() Kind       { return KindRenewal }
+func (*Certificate) kind() Kind   { return KindCertificate }
 
 func (m *Hello) encode(e *encoder) {
 	e.raw([]byte(magic))
@@ -335,3 +341,9 @@ func (e *Error) decode(d *decoder) {
 
 func (m *Bye) encode(e *encoder) { e.text(m.Reason) }
 func (m *Bye) decode(d *decoder) { m.Reason = d.text() }
+
+func (m *Renewal) encode(e *encoder) { e.str(m.CSR, MaxText) }
+func (m *Renewal) decode(d *decoder) { m.CSR = d.text() }
+
+func (m *Certificate) encode(e *encoder) { e.str(m.PEM, MaxText); e.text(m.Text) }
+func (m *Certificate) decode(d *decoder) { m.PEM, m.Text = d.text(), d.text() }

@@ -29,6 +29,8 @@ const (
 	KindInventory     Kind = 18
 	KindError         Kind = 19
 	KindBye           Kind = 20
+	KindRenewal       Kind = 21
+	KindCertificate   Kind = 22
 )
 
 // Message is one of the structs below.
@@ -227,6 +229,17 @@ type DiskProgress struct {
 
 // Inventory carries drs.SourceProperties as JSON, after Hello and on change.
 type Inventory struct{ JSON []byte }
+
+// Renewal asks for a new certificate, agent to server. CSR is as in a Registration.
+// Since version 2.
+type Renewal struct{ CSR string }
+
+// Certificate answers Renewal. Without one, Text tells why. The agent's
+// certificate stays good until a session begins with the new one.
+type Certificate struct {
+	PEM  string
+	Text string
+}
 
 // Code sorts the errors that end a session.
 type Code uint16

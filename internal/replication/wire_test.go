@@ -37,6 +37,8 @@ func examples() []Message {
 		&Inventory{JSON: []byte(`{"hostname":"db1"}`)},
 		&Error{Code: CodeSuperseded, Text: "another agent", NextStep: "stop one"},
 		&Bye{Reason: "the agent stops"},
+		&Renewal{CSR: "-----BEGIN"},
+		&Certificate{PEM: "-----BEGIN", Text: "not now"},
 	}
 }
 

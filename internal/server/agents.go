@@ -21,15 +21,11 @@ func (s *running) issueAgent(ctx context.Context, csr []byte, account string, se
 	if err != nil {
 		return nil, err
 	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, errors.New("the certificate just issued is no PEM")
-	}
-	certificate, err := x509.ParseCertificate(block.Bytes)
+	serial, err := serialOf(text)
 	if err != nil {
-		return nil, fmt.Errorf("read the certificate just issued: %w", err)
+		return nil, err
 	}
-	if err := s.db.SetAgentCertificate(ctx, server, certificate.SerialNumber.String()); err != nil {
+	if err := s.db.SetAgentCertificate(ctx, server, serial); err != nil {
 		return nil, err
 	}
 	// Whoever got in with an earlier one since the registration was looked at.
@@ -44,6 +40,40 @@ func (s *running) issueAgent(ctx context.Context, csr []byte, account string, se
 	return text, nil
 }
 
+// renew gives an agent, which has shown current, its next certificate. Both are good
+// until it shows one of a later session that is the next one: whichever of them the
+// agent keeps after a crash is good, and the one issued last is in the end.
+func (s *running) renew(ctx context.Context, server drs.SourceServerID, current *x509.Certificate, csr []byte) ([]byte, error) {
+	who, err := s.dir.Authority.VerifyAgent([]*x509.Certificate{current})
+	if err != nil {
+		return nil, err
+	}
+	text, err := s.dir.Authority.IssueAgent(csr, who, iam.AgentCertificateLife)
+	if err != nil {
+		return nil, err
+	}
+	serial, err := serialOf(text)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.db.OfferAgentCertificate(ctx, server, current.SerialNumber.String(), serial); err != nil {
+		return nil, err
+	}
+	return text, nil
+}
+
+func serialOf(certificatePEM []byte) (string, error) {
+	block, _ := pem.Decode(certificatePEM)
+	if block == nil {
+		return "", errors.New("the certificate just issued is no PEM")
+	}
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return "", fmt.Errorf("read the certificate just issued: %w", err)
+	}
+	return certificate.SerialNumber.String(), nil
+}
+
 // revoked is ingest.Config.Revoked. That the server still exists is asked when the
 // session is admitted.
 func revoked(d *db.DB) func(context.Context, drs.SourceServerID, *x509.Certificate) error {
@@ -55,7 +85,12 @@ func revoked(d *db.DB) func(context.Context, drs.SourceServerID, *x509.Certifica
 		if err != nil {
 			return err
 		}
-		if serial != certificate.SerialNumber.String() {
+		shown := certificate.SerialNumber.String()
+		if serial != shown {
+			err := d.TakeAgentCertificate(ctx, server, shown)
+			if !errors.Is(err, db.ErrAbsent) {
+				return err // the agent has its renewed certificate, and needs no other any more
+			}
 			return &drs.Error{
 				Kind: drs.KindAccessDenied, ResourceType: drs.TypeSourceServer, ResourceID: string(server),
 				Message: fmt.Sprintf("Another agent has registered as source server %s since, and this one's certificate is no longer good. "+

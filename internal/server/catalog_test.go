@@ -105,6 +105,31 @@ func TestRevoked(t *testing.T) {
 	if err := check(ctx, server.ID, certificate(1)); !errors.As(err, &refused) || refused.Kind != drs.KindAccessDenied {
 		t.Errorf("the one before: %v", err)
 	}
+	// A renewal: both are good until the one that was issued last is shown.
+	number := func(n int64) string { return big.NewInt(n).String() }
+	if err := d.OfferAgentCertificate(ctx, server.ID, number(1), number(3)); !errors.Is(err, db.ErrAbsent) {
+		t.Errorf("a renewal by a certificate that is not good: %v", err)
+	}
+	for offer := int64(3); offer < 5; offer++ { // the first one never arrived
+		if err := d.OfferAgentCertificate(ctx, server.ID, number(2), number(offer)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct {
+		serial int64
+		good   bool
+	}{{3, false}, {2, true}, {4, true}, {2, false}, {4, true}} {
+		if err := check(ctx, server.ID, certificate(step.serial)); (err == nil) != step.good {
+			t.Errorf("certificate %d: %v, good must be %v", step.serial, err, step.good)
+		}
+	}
+	// A registration ends the one that was offered, too.
+	if err := errors.Join(d.OfferAgentCertificate(ctx, server.ID, number(4), number(5)), d.SetAgentCertificate(ctx, server.ID, number(6))); err != nil {
+		t.Fatal(err)
+	}
+	if check(ctx, server.ID, certificate(5)) == nil || check(ctx, server.ID, certificate(6)) != nil {
+		t.Error("another registration does not end a renewal")
+	}
 	gone := catalog{DB: d, region: account.Region}
 	if _, err := gone.Admit(ctx, account.ID, "s-00000000000000000"); !errors.As(err, &refused) || refused.Kind != drs.KindNotFound {
 		t.Errorf("of a deleted server: %v", err)

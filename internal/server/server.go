@@ -296,7 +296,7 @@ func (s *running) wire(ctx context.Context, replication string) (err error) {
 	s.ingest = ingest.New(ingest.Config{
 		Vault: ingest.OnVault(s.vault), Catalog: catalog,
 		TLS:     s.certificates.Serve(s.dir.Authority.AgentTLS(s.certificates.Certificate())),
-		Revoked: revoked(s.db),
+		Revoked: revoked(s.db), Renew: s.renew,
 		Identify: func(chain []*x509.Certificate) (string, drs.SourceServerID, error) {
 			agent, err := s.dir.Authority.VerifyAgent(chain)
 			return agent.Account, agent.SourceServer, err

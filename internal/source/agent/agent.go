@@ -62,6 +62,9 @@ type Config struct {
 	// goroutine at a time. nil: nobody.
 	Status func(line string)
 
+	// Now is the clock that certificates are judged by; nil: the system's.
+	Now func() time.Time
+
 	Logger *slog.Logger // nil: discard
 }
 
@@ -132,6 +135,9 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 func (c Config) withDefaults() (Config, error) {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	if c.Status == nil {
 		c.Status = func(string) {}
 	}
@@ -190,6 +196,7 @@ type agent struct {
 	freezer  freezer
 	audit    audit
 	hooks    hooks
+	renewal  renewal // covered by the session's mu
 
 	ledger ledger
 	loaded bool // the tables hold what the vault had at ledger's head
@@ -210,7 +217,7 @@ func (a *agent) replicate(ctx context.Context) error {
 	}
 	pause := reconnectFirst
 	for {
-		if err := a.id.checkExpiry(time.Now()); err != nil {
+		if err := a.id.checkExpiry(a.cfg.Now()); err != nil {
 			return err
 		}
 		welcomed, err := a.session(ctx)

@@ -45,7 +45,7 @@ func (a *agent) identify(ctx context.Context) error {
 		if err := a.id.checkMachine(hardware.HardwareID(), hardware.Image, hardware.Disks); err != nil {
 			return err
 		}
-		return a.id.checkExpiry(time.Now())
+		return a.id.checkExpiry(a.cfg.Now())
 	}
 	if !errors.Is(err, errNoIdentity) {
 		return err

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"lifeboat/internal/drs"
 	"lifeboat/internal/replication"
 	"lifeboat/internal/source/blocktrack"
 	"lifeboat/internal/vault"
@@ -24,6 +25,7 @@ import (
 type session struct {
 	a       *agent
 	conn    *replication.Conn
+	server  drs.SourceServerID
 	welcome *replication.Welcome
 	window  *replication.Window
 	replies chan replication.Message // Volumes and Digests, in the order asked for
@@ -58,7 +60,7 @@ func (a *agent) session(ctx context.Context) (welcomed bool, err error) {
 	}
 	a.log.Info("connected", "replication", a.id.ReplicationAddress, "head", welcome.HeadNumber, "software", welcome.Software)
 	s := &session{
-		a: a, conn: conn, welcome: welcome,
+		a: a, conn: conn, server: a.id.SourceServerID, welcome: welcome,
 		window:   replication.NewWindow(welcome.Credit),
 		replies:  make(chan replication.Message, 16),
 		wake:     make(chan struct{}, 1),
@@ -119,6 +121,10 @@ func (s *session) receive(ctx context.Context) error {
 		case *replication.PointRequest:
 			s.change(func() { s.requests = append(s.requests, m.Request) })
 		case *replication.Heartbeat:
+		case *replication.Certificate:
+			if err := s.renewed(m); err != nil {
+				return err
+			}
 		case *replication.Volumes, *replication.Digests:
 			select {
 			case s.replies <- m:
@@ -158,11 +164,14 @@ func (s *session) report(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+		if err := s.askRenewal(); err != nil {
+			return err
+		}
 		now, asOf := s.snapshot()
 		var err error
 		if now.Phase != told.Phase || now.Text != told.Text || !slices.Equal(now.Disks, told.Disks) {
 			told, last = now, time.Now()
-			s.a.cfg.Status(s.a.statusLine(&now))
+			s.a.cfg.Status(s.statusLine(&now))
 			err = s.conn.Send(&now)
 		}
 		if err == nil && (asOf.After(toldAsOf) || time.Since(last) >= replication.HeartbeatEvery) {
