@@ -234,7 +234,7 @@ func TestCertificates(t *testing.T) {
 // An agent whose certificate runs out says so and stops.
 func TestAgentWithExpiredCertificate(t *testing.T) {
 	r := newRig(t, nil)
-	r.authority.SetClock(func() time.Time { return time.Now().Add(-2 * time.Hour) }) // certificates live an hour
+	r.authority.SetClock(func() time.Time { return time.Now().Add(-iam.AgentCertificateLife - time.Hour) })
 	refusedWith(t, r.config(t.TempDir(), image(t, 4<<20, seed(t))), "expired", "fresh install token")
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"syscall"
 	"time"
 
@@ -123,7 +122,7 @@ func (w *worker) inventory(ctx context.Context, m *replication.Inventory) error 
 	return nil
 }
 
-// disks gives each disk its volume: the one that had its name, or a new one.
+// disks gives each disk its volume, see assign.
 func (w *worker) disks(m *replication.Disks) error {
 	if w.epoch != nil {
 		return protocolError("disks within an epoch")
@@ -131,17 +130,14 @@ func (w *worker) disks(m *replication.Disks) error {
 	if len(m.Disks) == 0 {
 		return protocolError("no disks")
 	}
-	next := vault.VolumeID(0)
-	known := map[string]vault.Volume{}
-	for _, v := range w.head.Volumes {
-		known[v.Device] = v
-		next = max(next, v.ID+1)
+	if hasTwice(m.Disks) {
+		return protocolError("a disk is named twice")
 	}
 	reply := &replication.Volumes{}
 	w.volumes = nil
-	for _, d := range m.Disks {
-		v, ok := known[d.Device]
-		if ok && d.Size < v.Size {
+	for i, place := range assign(w.head.Volumes, m.Disks) {
+		d, v := m.Disks[i], place.volume
+		if place.known && d.Size < v.Size {
 			told := &replication.Error{
 				Code:     replication.CodeShrunk,
 				Text:     fmt.Sprintf("disk %s has %d bytes, its replica %d", d.Device, d.Size, v.Size),
@@ -153,19 +149,17 @@ func (w *worker) disks(m *replication.Disks) error {
 		if d.Device == "" || d.Size <= 0 {
 			return protocolError("disk %q of %d bytes", d.Device, d.Size)
 		}
-		if !ok {
-			v = vault.Volume{ID: next, Device: d.Device}
-			next++
+		if place.known && v.Device != d.Device {
+			w.s.srv.log.Info("a disk has another name now", "server", w.s.server, "was", v.Device, "disk", d.Device, "identity", d.Identity)
 		}
-		reply.Volumes = append(reply.Volumes, replication.Volume{ID: uint32(v.ID), Known: ok})
-		v.Size = d.Size
+		reply.Volumes = append(reply.Volumes, replication.Volume{ID: uint32(v.ID), Known: place.known})
+		v.Device, v.Size = d.Device, d.Size
+		if d.Identity != "" {
+			v.Identity = d.Identity
+		}
 		w.volumes = append(w.volumes, v)
-		known[d.Device] = v
 	}
-	if len(known) < len(w.head.Volumes) || hasTwice(m.Disks) {
-		return protocolError("a disk is named twice")
-	}
-	if err := w.allNamed(m.Disks); err != nil {
+	if err := w.allNamed(); err != nil {
 		return err
 	}
 	w.s.status.disks(m.Disks)
@@ -174,9 +168,9 @@ func (w *worker) disks(m *replication.Disks) error {
 
 // allNamed refuses an agent that leaves out a disk of the head: its points would
 // hold that disk as it once was, next to the others as they are.
-func (w *worker) allNamed(disks []replication.Disk) error {
+func (w *worker) allNamed() error {
 	for _, v := range w.head.Volumes {
-		if slices.ContainsFunc(disks, func(d replication.Disk) bool { return d.Device == v.Device }) {
+		if w.volume(v.ID) != nil {
 			continue
 		}
 		told := &replication.Error{

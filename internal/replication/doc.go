@@ -21,9 +21,10 @@ const (
 	MinVersion uint16 = 1
 	MaxVersion uint16 = 2
 
-	// RenewalVersion is the first version with Renewal and Certificate, and with the
-	// identities of disks.
-	RenewalVersion uint16 = 2
+	// RenewalVersion is the first version with Renewal and Certificate, and
+	// IdentityVersion that with the identities of disks.
+	RenewalVersion  uint16 = 2
+	IdentityVersion uint16 = 2
 
 	// DefaultPort is where a replication server listens.
 	DefaultPort = 1500
@@ -49,6 +50,8 @@ const (
 	// MaxDevice and MaxText bound device names and texts for people, in bytes.
 	MaxDevice = 1024
 	MaxText   = 4096
+	// MaxIdentity bounds identities of disks, in bytes.
+	MaxIdentity = 256
 	// MaxDigests bounds the chunks of one DigestRequest.
 	MaxDigests = 8192
 	// MaxInventory bounds the JSON document of an Inventory message.

@@ -1,6 +1,9 @@
 package replication
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // The payload of each message, field by field. docs/formats/replication.md has
 // the same tables in words; a test holds the two together.
@@ -140,12 +143,24 @@ func (m *Disks) encode(e *encoder) {
 		e.str(disk.Device, MaxDevice)
 		e.u64(uint64(disk.Size))
 	}
+	if !slices.ContainsFunc(m.Disks, func(d Disk) bool { return d.Identity != "" }) {
+		return // as version 1 has it
+	}
+	for _, disk := range m.Disks {
+		e.str(disk.Identity, MaxIdentity)
+	}
 }
 
 func (m *Disks) decode(d *decoder) {
 	m.Disks = make([]Disk, d.count(int(d.u16()), MaxDisks, 10))
 	for i := range m.Disks {
 		m.Disks[i] = Disk{Device: d.str(MaxDevice), Size: d.size()}
+	}
+	if len(d.b) == 0 {
+		return
+	}
+	for i := range m.Disks {
+		m.Disks[i].Identity = d.str(MaxIdentity)
 	}
 }
 

@@ -77,6 +77,9 @@ type Disks struct{ Disks []Disk }
 type Disk struct {
 	Device string
 	Size   int64
+	// Identity tells the disk from others, whatever it is called; empty: nothing does.
+	// Since version 2; an agent leaves it out before.
+	Identity string
 }
 
 // Volumes answers Disks, in the same order.

@@ -36,6 +36,7 @@ const (
 	kindRestated  = 16
 	kindTip       = 17
 	kindLoose     = 18
+	kindVolume2   = 19
 )
 
 // upkeep tells whether edits leave alone what writers build on. A writer goes
@@ -79,6 +80,12 @@ func decodeEdits(body []byte) ([]edit, error) {
 			e = decodeSegment(&f, kind == kindSegment)
 		case kindVolume:
 			e = volumeEdit{Volume{ID: VolumeID(f.u32()), Size: int64(f.u64()), Device: f.str()}}
+		case kindVolume2:
+			v := Volume{ID: VolumeID(f.u32()), Size: int64(f.u64()), Device: f.str(), Identity: f.str()}
+			if v.Identity == "" {
+				return nil, fmt.Errorf("edit of kind %d: volume %d without an identity", kind, v.ID)
+			}
+			e = volumeEdit{v}
 		case kindPoint:
 			e = decodePoint(&f)
 		case kindDropPoint:
@@ -190,12 +197,21 @@ func (r *segmentRef) check() error {
 // volumeEdit adds a volume or changes its size or device.
 type volumeEdit struct{ Volume }
 
-func (volumeEdit) kind() uint8 { return kindVolume }
+func (e volumeEdit) kind() uint8 {
+	if e.Identity != "" {
+		return kindVolume2
+	}
+	return kindVolume
+}
 
 func (e volumeEdit) put(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(e.ID))
 	b = binary.LittleEndian.AppendUint64(b, uint64(e.Size))
-	return putString(b, e.Device)
+	b = putString(b, e.Device)
+	if e.Identity != "" {
+		b = putString(b, e.Identity)
+	}
+	return b
 }
 
 func (e volumeEdit) apply(s *state) error {

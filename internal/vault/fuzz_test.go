@@ -26,6 +26,7 @@ func someEdits() []edit {
 		segmentEdit{segmentRef: someSegment(12)},
 		segmentEdit{segmentRef: someSegment(13)},
 		volumeEdit{Volume{ID: 1, Device: "/dev/sda", Size: 12345}},
+		volumeEdit{Volume{ID: 1, Device: "/dev/sdb", Size: 12345, Identity: "serial:S3Z1"}},
 		pointEdit{drs.RecoveryPoint{ID: "pit-1", Taken: at, Consistency: drs.CrashConsistent, Method: drs.QuietPass, Epoch: 2}, 10},
 		dropPointEdit{"pit-1"},
 		pointEdit{drs.RecoveryPoint{ID: "pit-2", Taken: at, Consistency: drs.CrashConsistent, Method: drs.QuietPass, Epoch: 3}, 11},

@@ -231,5 +231,8 @@ func checkVolume(v Volume) error {
 	if len(v.Device) > 1024 {
 		return fmt.Errorf("volume %d: device name of %d bytes, want at most 1024", v.ID, len(v.Device))
 	}
+	if len(v.Identity) > 256 {
+		return fmt.Errorf("volume %d: identity of %d bytes, want at most 256", v.ID, len(v.Identity))
+	}
 	return nil
 }

@@ -29,6 +29,9 @@ type Volume struct {
 	ID     VolumeID
 	Device string // as the source names it, e.g. /dev/sda; at most 1024 bytes
 	Size   int64  // in bytes; need not be a multiple of BlockSize
+	// Identity tells the disk from others, whatever it is called; at most 256 bytes.
+	// Empty: not known.
+	Identity string
 }
 
 // Blocks returns the number of blocks, the last of which may be partial.

@@ -18,6 +18,7 @@ import (
 	"lifeboat/internal/drs"
 	"lifeboat/internal/replication"
 	"lifeboat/internal/source/blocktrack"
+	"lifeboat/internal/source/inventory"
 	"lifeboat/internal/vault"
 )
 
@@ -209,6 +210,11 @@ func (s *session) announce(ctx context.Context) ([]replication.Volume, error) {
 	m := &replication.Disks{}
 	for _, d := range s.a.disks.all {
 		m.Disks = append(m.Disks, replication.Disk{Device: d.name, Size: d.size})
+	}
+	if s.welcome.Version >= replication.IdentityVersion {
+		for i, identity := range inventory.DiskIdentities(s.a.disks.names()) {
+			m.Disks[i].Identity = identity
+		}
 	}
 	if err := s.conn.Send(m); err != nil {
 		return nil, err

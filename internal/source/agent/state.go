@@ -153,6 +153,9 @@ func (id *identity) checkMachine(hardwareID string, image bool, disks []string) 
 	if id.Image != image {
 		return fmt.Errorf("source server %s replicates %s, not what --disk names now: name the same disks, or another --state", id.SourceServerID, strings.Join(id.Disks, ", "))
 	}
+	if !image {
+		return nil // the server knows the machine's disks by what they are
+	}
 	for _, d := range id.Disks {
 		if !slices.Contains(disks, d) {
 			return fmt.Errorf("source server %s replicates %s, which --disk does not name: name all its disks, or another --state", id.SourceServerID, d)
