@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"lifeboat/internal/client"
@@ -12,10 +13,10 @@ import (
 )
 
 type vaultGCCommand struct {
-	Data    string        `required:"" placeholder:"DIR" type:"path" help:"The server's data directory. The work is done by its server when that runs."`
-	Server  string        `arg:"" optional:"" help:"Hostname, ID, or first part of an ID; all servers without it."`
-	Journal time.Duration `default:"4h" placeholder:"TIME" help:"Keep every point for so long, as the server was told. A running server goes by what it was told."`
-	JSON    bool          `name:"json" help:"Print the result as one JSON document."`
+	Data    string         `required:"" placeholder:"DIR" type:"path" help:"The server's data directory. The work is done by its server when that runs."`
+	Server  string         `arg:"" optional:"" help:"Hostname, ID, or first part of an ID; all servers without it."`
+	Journal *time.Duration `placeholder:"TIME" help:"Keep every point for so long, 0 to 2160h, this once, in place of what the server was told: shorter drops points that it would keep. By default what the data directory says; refused while the server runs."`
+	JSON    bool           `name:"json" help:"Print the result as one JSON document."`
 }
 
 // tidied is what the verb prints of a server as JSON.
@@ -63,6 +64,9 @@ func (v *vaultGCCommand) Run(ctx context.Context) error {
 
 func (v *vaultGCCommand) tidy(ctx context.Context) ([]tidied, error) {
 	if server.Running(v.Data) {
+		if v.Journal != nil {
+			return nil, usageError{errors.New("--journal: the server runs, and it goes by its own journal window: leave the flag out, or start the server with another --journal")}
+		}
 		return v.online(ctx)
 	}
 	return v.offline(ctx)
@@ -113,6 +117,12 @@ func (v *vaultGCCommand) offline(ctx context.Context) (out []tidied, err error) 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, u.Close()) }()
+	if err := u.MayTidy(); err != nil {
+		return nil, err
+	}
+	if window, kept := u.Journal(); kept != nil && window != *kept {
+		fmt.Fprintf(os.Stderr, "Going by a journal window of %s, as --journal says, in place of the %s that the server keeps.\n", window, *kept)
+	}
 	servers, err := u.Servers(ctx)
 	if err != nil {
 		return nil, err

@@ -55,7 +55,7 @@ func (v *vaultLockCommand) lock(ctx context.Context, id drs.SourceServerID, poin
 		}
 		return c.LockPoint(ctx, string(id), string(point), v.Until.at)
 	}
-	u, err := server.OpenUpkeep(ctx, v.Data, 0)
+	u, err := server.OpenUpkeep(ctx, v.Data, nil)
 	if err != nil {
 		return err
 	}

@@ -17,8 +17,8 @@ import (
 
 type vaultLsCommand struct {
 	vaultFlags
-	Journal time.Duration `default:"4h" placeholder:"TIME" help:"For how long the server keeps every point, as it was told."`
-	Server  string        `arg:"" optional:"" help:"Hostname, ID, or first part of an ID: list its branches and points. All servers without it."`
+	Journal *time.Duration `placeholder:"TIME" help:"For how long the server keeps every point, 0 to 2160h. By default what the data directory says; without one, 4h."`
+	Server  string         `arg:"" optional:"" help:"Hostname, ID, or first part of an ID: list its branches and points. All servers without it."`
 }
 
 // Run lists what is in the vault.
@@ -28,6 +28,22 @@ func (v *vaultLsCommand) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, open.Close()) }()
+	if v.Journal == nil {
+		window := server.DefaultJournal
+		if open.Dir != nil {
+			kept, known, err := open.Dir.Journal()
+			if err != nil {
+				return err
+			}
+			if known {
+				window = kept
+			}
+		}
+		v.Journal = &window
+	}
+	if err := server.CheckJournal(v.Journal); err != nil {
+		return usageError{err}
+	}
 	if v.Server == "" {
 		return v.servers(ctx, open)
 	}
@@ -111,7 +127,7 @@ func (v *vaultLsCommand) points(known server.Known, points []vault.PointInfo) []
 			Locked: p.LockedUntil.After(now), Pinned: len(p.Branches) > 0})
 	}
 	why := map[drs.RecoverySnapshotID]string{}
-	for _, k := range retention.FromPIT(v.Journal, known.PITPolicy()).Decide(decide).Kept {
+	for _, k := range retention.FromPIT(*v.Journal, known.PITPolicy()).Decide(decide).Kept {
 		why[k.ID] = string(k.Reason)
 		if k.Reason == retention.ByRule {
 			why[k.ID] = fmt.Sprintf("one per %s for %s", show.Duration(k.Rule.Every), show.Duration(k.Rule.For))

@@ -37,8 +37,8 @@ type Config struct {
 	// Epoch is the spacing of recovery points that agents are asked for.
 	Epoch time.Duration
 	// Journal is for how long every recovery point is kept, before the rules of the
-	// source server's replication configuration apply.
-	Journal time.Duration
+	// source server's replication configuration apply; nil: as long as the data directory says.
+	Journal *time.Duration
 	// LockDays is for how many days a recovery point of each hour is locked; 0: not at all.
 	LockDays int
 	// ScrubDays is in how many days everything in the vault is read and verified once,
@@ -96,8 +96,8 @@ func (c *Config) Check() error {
 	if c.Machines != "" && c.Machines != "qemu" {
 		return fmt.Errorf("--machines %s: this version runs machines with QEMU only: want qemu", c.Machines)
 	}
-	if c.Journal < 0 || c.Journal > maxJournal {
-		return fmt.Errorf("--journal %s: want 0 to %s", c.Journal, maxJournal)
+	if err := CheckJournal(c.Journal); err != nil {
+		return err
 	}
 	if c.LockDays < 0 || c.LockDays > maxLockDays {
 		return fmt.Errorf("--lock-days %d: want 0 to %d", c.LockDays, maxLockDays)

@@ -38,7 +38,7 @@ type DataDir struct {
 	lock   *os.File // nil when only read
 }
 
-// Settings are what the first start fixes for good.
+// Settings are what the first start fixes for good, and what the latest one was told.
 type Settings struct {
 	Format  int       `json:"format"`
 	Created time.Time `json:"created"`
@@ -52,6 +52,8 @@ type Settings struct {
 	// env` and for agents.
 	Listen      string `json:"listen"`
 	Replication string `json:"replicationListen"`
+	// Journal is the journal window of the latest start, such as 72h0m0s; empty: not known.
+	Journal string `json:"journal,omitempty"`
 }
 
 const (

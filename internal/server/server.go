@@ -50,6 +50,7 @@ import (
 type running struct {
 	Config
 	dir          *DataDir
+	journal      time.Duration
 	db           *db.DB
 	store        vaultStore
 	cache        *cached.Cache // of a store that is far; nil: there is none
@@ -107,6 +108,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		c.Log.Info("made a new data directory", "path", c.Data, "account", dir.Settings.Account, "region", dir.Settings.Region)
 	}
 	s := &running{Config: c, dir: dir}
+	if s.journal, err = dir.keepJournal(c.Journal); err != nil {
+		return err
+	}
 	if dir.Settings.Installation == "" { // made by an earlier version
 		dir.Settings.Installation = rand.Text()
 	}

@@ -61,19 +61,39 @@ func Running(data string) bool { return (&DataDir{Path: data}).locked() }
 type Upkeep struct {
 	s    running
 	work *upkeep
+	kept *time.Duration // the journal window that the server keeps; nil: not known
+	// known is false when nobody has named the window that s.journal is to be.
+	known bool
 }
 
-// OpenUpkeep locks a data directory and opens its tables and vault.
-func OpenUpkeep(ctx context.Context, data string, journal time.Duration) (u *Upkeep, err error) {
-	u = &Upkeep{s: running{Config: Config{Log: slog.New(slog.DiscardHandler), Journal: journal}}}
-	if u.s.dir, err = lockDataDir(data); err != nil {
+// OpenUpkeep locks a data directory and opens its tables and vault. journal overrides the
+// window that the directory keeps; nil: it does not.
+func OpenUpkeep(ctx context.Context, data string, journal *time.Duration) (u *Upkeep, err error) {
+	if err := CheckJournal(journal); err != nil {
+		return nil, err
+	}
+	u = &Upkeep{s: running{Config: Config{Log: slog.New(slog.DiscardHandler)}}}
+	dir, err := lockDataDir(data)
+	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, u.s.dir.Close())
+			err = errors.Join(err, dir.Close())
 		}
 	}()
+	u.s.dir = dir
+	kept, known, err := u.s.dir.Journal()
+	if err != nil {
+		return nil, err
+	}
+	if known {
+		u.kept = &kept
+	}
+	u.s.journal, u.known = kept, known
+	if journal != nil {
+		u.s.journal, u.known = *journal, true
+	}
 	if err := u.s.openStores(ctx); err != nil {
 		return nil, err
 	}
@@ -89,7 +109,19 @@ func (u *Upkeep) Servers(ctx context.Context) ([]drs.SourceServer, error) {
 	return u.s.db.AllServers(ctx)
 }
 
-// Tidy does all upkeep of a server.
+// Journal returns the journal window that Tidy goes by, and the one that the server
+// keeps; nil: the data directory does not say.
+func (u *Upkeep) Journal() (window time.Duration, kept *time.Duration) { return u.s.journal, u.kept }
+
+// MayTidy refuses upkeep by a window that nobody has named.
+func (u *Upkeep) MayTidy() error {
+	if !u.known {
+		return errJournalUnknown
+	}
+	return nil
+}
+
+// Tidy does all upkeep of a server; MayTidy comes first.
 func (u *Upkeep) Tidy(ctx context.Context, server drs.SourceServer) (Tidied, error) {
 	return u.work.tidy(ctx, server)
 }

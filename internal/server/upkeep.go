@@ -60,7 +60,7 @@ type upkeepSums struct {
 
 func newUpkeep(s *running) *upkeep {
 	return &upkeep{
-		db: s.db, vault: s.vault, log: s.Log.With("wing", "vault"), journal: s.Journal, lockDays: s.LockDays,
+		db: s.db, vault: s.vault, log: s.Log.With("wing", "vault"), journal: s.journal, lockDays: s.LockDays,
 		owned: func() bool { return s.ownership.Load() != nil }, now: time.Now,
 		due: map[drs.SourceServerID]time.Time{},
 	}

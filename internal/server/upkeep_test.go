@@ -28,7 +28,7 @@ type site struct {
 func newSite(t *testing.T) *site {
 	t.Helper()
 	ctx := t.Context()
-	s := &site{running: running{Config: Config{Log: slog.New(slog.DiscardHandler), Journal: time.Hour}}}
+	s := &site{running: running{Config: Config{Log: slog.New(slog.DiscardHandler)}, journal: time.Hour}}
 	var err error
 	check := func() {
 		t.Helper()
