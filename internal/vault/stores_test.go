@@ -76,11 +76,12 @@ func TestSuiteOnS3(t *testing.T) {
 	if onS3() {
 		t.Skip("this is that run")
 	}
+	t.Parallel() // it waits for answers most of the time
 	server := s3test.Start(t)
 	// These bring a store of their own, or look at the vault's logic object by object.
 	skip := "^(TestSuiteOnS3|TestGolden.*|TestKill.*|TestShared.*|TestHexDumps|TestOpeningReadsFewObjects|TestEveryFlippedBitIsDetected|" +
 		"TestVerifyNamesExactlyWhatDamageHurts|TestDaysOfEpochs|TestVerifyFindsNothingWrongInASoundVault|TestChangeOfMasterKey.*|TestStaleLists.*|TestLostAnswers.*|Fuzz.*)$"
-	cmd := exec.Command(os.Args[0], "-test.skip="+skip, "-test.run="+only(), "-test.timeout=5m", "-test.v="+strconv.FormatBool(testing.Verbose()), "-rapid.checks=4", "-rapid.nofailfile")
+	cmd := exec.Command(os.Args[0], "-test.skip="+skip, "-test.run="+only(), "-test.timeout=8m", "-test.v="+strconv.FormatBool(testing.Verbose()), "-rapid.checks=4", "-rapid.nofailfile")
 	cmd.Env = append(os.Environ(), s3Endpoint+"="+server.At("x").Endpoint)
 	out, err := cmd.CombinedOutput()
 	if testing.Verbose() {

@@ -79,6 +79,7 @@ func TestVerifyFindsNothingWrongInASoundVault(t *testing.T) {
 // TestVerifyNamesExactlyWhatDamageHurts flips a bit in every object, in many places:
 // the object must be named, and with it the points that indeed cannot be read.
 func TestVerifyNamesExactlyWhatDamageHurts(t *testing.T) {
+	t.Parallel()
 	world, h := damageWorld(t, false)
 	for _, name := range some(world.Names(), 3) {
 		whole := world.Bytes(name)
