@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,8 +20,9 @@ var ErrNoPoint = errors.New("the agent cannot make a recovery point now")
 // fuzzy, when the disks did not rest: the caller must look at its consistency.
 //
 // ErrAgentNotConnected comes at once when there is no session, and when it
-// breaks meanwhile; ErrNoPoint when replication is stalled. TakePoint waits as
-// long as ctx lets it.
+// breaks meanwhile; ErrNoPoint as quickly when replication is stalled, and when the
+// vault refuses what the agent sends: a full vault is for a person to mend, and who
+// recovers has older points. Else TakePoint waits as long as ctx lets it.
 func (s *Server) TakePoint(ctx context.Context, server drs.SourceServerID) (drs.RecoveryPoint, error) {
 	session := s.session(server)
 	if session == nil || !session.ready() {
@@ -46,9 +48,9 @@ type answer struct {
 
 func (s *session) takePoint(ctx context.Context) (drs.RecoveryPoint, error) {
 	s.mu.Lock()
-	if s.stalled != "" {
-		defer s.mu.Unlock()
-		return drs.RecoveryPoint{}, fmt.Errorf("%w: %s", ErrNoPoint, s.stalled)
+	if why := cmp.Or(s.stalled, s.refused); why != "" {
+		s.mu.Unlock()
+		return drs.RecoveryPoint{}, fmt.Errorf("%w: %s", ErrNoPoint, why)
 	}
 	s.lastRequest++
 	me := asked{s.lastRequest, make(chan answer, 1)}
@@ -83,6 +85,22 @@ func (s *session) answer(request uint64, a answer) {
 		w.answer <- a
 	}
 	s.waiting = kept
+}
+
+// refuse ends the wait of all who asked, and of who will ask until accept: the
+// vault takes no epochs, and how long is not known.
+func (s *session) refuse(why string) {
+	s.mu.Lock()
+	s.refused = why
+	last := s.lastRequest
+	s.mu.Unlock()
+	s.answer(last, answer{err: fmt.Errorf("%w: %s", ErrNoPoint, why)})
+}
+
+func (s *session) accept() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused = ""
 }
 
 func (s *session) forget(request uint64) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -360,4 +361,32 @@ func TestPauseAndRestart(t *testing.T) {
 		t.Errorf("the agent ended: %v", err)
 	default:
 	}
+}
+
+// Who asks for a point while the vault refuses epochs learns so, and why, without
+// waiting until it has room again; and gets a point when it has.
+func TestPointOfARefusingVault(t *testing.T) {
+	t.Parallel()
+	f := &faultVault{}
+	r := newRig(t, faulty(f))
+	disk := image(t, 16<<20, seed(t))
+	a := runAgent(r.config(t.TempDir(), disk))
+	defer a.stop(t)
+	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })
+	server := r.only()
+
+	f.set(nil, refuseAll)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for _, when := range []string{"found out by this request", "known before it"} {
+		_, err := r.server.TakePoint(ctx, server)
+		if !errors.Is(err, ingest.ErrNoPoint) || !strings.Contains(err.Error(), "the vault is full") {
+			t.Fatalf("%s: %v, want ErrNoPoint with the cause", when, err)
+		}
+	}
+	if !r.server.Connected(server) {
+		t.Error("the session ended for a trouble that passes")
+	}
+	f.set(nil, nil)
+	wantContent(t, r.vault, r.takePoint(server), disk)
 }

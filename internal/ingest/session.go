@@ -38,6 +38,7 @@ type session struct {
 	open        bool
 	stopped     *replication.Error // why somebody ended the session
 	stalled     string             // why the agent cannot make points; empty: it can
+	refused     string             // why the vault took no epoch, until it takes one again; empty: it does
 	waiting     []asked
 	lastRequest uint64
 }

@@ -328,6 +328,7 @@ func (w *worker) commit(ctx context.Context, m *replication.Commit) error {
 		return w.refuse(err)
 	}
 	w.epoch, w.head = nil, head
+	w.s.accept()
 	ack := &replication.Ack{Epoch: m.Epoch, HeadNumber: head.Number, HeadHash: head.Hash}
 	if point != nil {
 		point.Epoch = head.Number
@@ -365,6 +366,7 @@ func (w *worker) refuse(err error) error {
 	}
 	w.refusing = true
 	w.s.status.warn(drs.SnapshotsFailure, told.Text, told.NextStep)
+	w.s.refuse(told.Text + ": " + told.NextStep)
 	return w.s.conn.Send(&replication.Refused{Epoch: w.id, RetryAfter: retryAfter, Text: told.Text, NextStep: told.NextStep})
 }
 
