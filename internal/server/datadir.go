@@ -94,6 +94,11 @@ func openDataDir(ctx context.Context, path string, first Settings) (*DataDir, bo
 	}
 	holder := &DataDir{Path: path}
 	if empty {
+		// The likeliest mistakes of a first start must leave nothing behind that stands in
+		// the way of the corrected one.
+		if err := (&DataDir{Path: path, Settings: first}).vaultFree(ctx); err != nil {
+			return nil, false, err
+		}
 		if err := os.MkdirAll(path, 0o700); err != nil {
 			return nil, false, fmt.Errorf("make data directory: %w", err)
 		}
@@ -165,6 +170,9 @@ func readDataDir(path string) (*DataDir, error) {
 		return nil, d.missing("the certificate authority", err)
 	}
 	if d.AdminKey, err = iam.LoadAdminKey(d.file(adminKeyFile), d.master); err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w; or %s is not the master key of this directory: then that file is what to restore", err, d.file(masterKeyFile))
+		}
 		return nil, d.missing("the admin access key", err)
 	}
 	return d, nil

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"strings"
 
+	"lifeboat/internal/vault"
 	"lifeboat/internal/vault/blob"
 	"lifeboat/internal/vault/blob/s3"
 )
@@ -62,6 +65,52 @@ func (d *DataDir) createStore(ctx context.Context) (vaultStore, error) {
 		return nil, d.vaultTaken()
 	}
 	return store, err
+}
+
+// vaultFree tells, without making anything, whether a new vault can be made there.
+func (d *DataDir) vaultFree(ctx context.Context) (err error) {
+	if !d.vaultInBucket() {
+		_, err := os.ReadDir(d.vaultPath())
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("make the vault: %w: name another place with --vault", err)
+		}
+		store, err := blob.OpenDir(d.vaultPath())
+		if err == nil {
+			return errors.Join(d.vaultTaken(), store.Close())
+		}
+		return d.onlyUnfinished()
+	}
+	store, err := d.openStore(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	names, err := store.List(ctx, "")
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	if _, err := vault.MasterKeys(ctx, store); err == nil {
+		return d.vaultTaken()
+	}
+	return fmt.Errorf("make the vault: %s holds other objects, such as %s: name an empty place with --vault", d.Settings.Vault, names[0])
+}
+
+// onlyUnfinished refuses a directory that holds anything but a store whose making was
+// cut short, which CreateDir takes up again.
+func (d *DataDir) onlyUnfinished() error {
+	entries, err := os.ReadDir(d.vaultPath())
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() != ".tmp" { // which CreateDir makes first
+			return fmt.Errorf("make the vault: %s holds other files, such as %s: name an empty place with --vault", d.vaultPath(), e.Name())
+		}
+	}
+	return nil
 }
 
 // vaultTaken refuses to make a vault where one is.
