@@ -47,8 +47,8 @@ func (d *DataDir) readMaster(ctx context.Context) (err error) {
 	// It was never changed, unless this is the file of another time.
 	others, err := filepath.Glob(d.file(rootPrefix + "*" + keySuffix))
 	if err != nil || len(others) > 0 && !d.changing() {
-		return d.missing("the root secret", errors.Join(err, fmt.Errorf("%s belongs to another master key than %s",
-			strings.Join(others, ", "), d.keys.ID())))
+		return errors.Join(err, fmt.Errorf("data directory %s: %s is not its master key: it is key %s, and %s is sealed with another one. "+
+			"Put the right %s there from your copy", d.Path, d.file(masterKeyFile), d.keys.ID(), strings.Join(others, ", "), masterKeyFile))
 	}
 	d.master, err = os.ReadFile(d.file(masterKeyFile))
 	if err != nil {

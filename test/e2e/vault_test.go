@@ -293,8 +293,8 @@ func TestRotateKey(t *testing.T) {
 		do   func() error
 		says string
 	}{
-		{"an old key", func() error { return os.WriteFile(key, old, 0o600) }, "root secret"},
-		{"another key", func() error { return os.WriteFile(key, make([]byte, 32), 0o600) }, "root secret"},
+		{"an old key", func() error { return os.WriteFile(key, old, 0o600) }, "master.key is not its master key"},
+		{"another key", func() error { return os.WriteFile(key, make([]byte, 32), 0o600) }, "master.key is not its master key"},
 		{"half a key", func() error { return os.WriteFile(key, now[:16], 0o600) }, "holds 16 bytes"},
 		{"no key", func() error { return os.Remove(key) }, "put the file back"},
 	} {
