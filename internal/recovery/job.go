@@ -102,6 +102,9 @@ func (r serverRun) log(ctx context.Context, item drs.JobLogItem) error {
 func (r serverRun) logIn(ctx context.Context, tx db.Tx, item drs.JobLogItem) error {
 	item.Job, item.SourceServer, item.Time = r.job.ID, r.part.SourceServer, now()
 	step := fmt.Sprintf("%s/%s/%s", r.part.SourceServer, r.part.Instance, item.Event)
+	if item.Event == drs.EventCleanupFail {
+		step += "/" + string(item.Instance) // a launch cleans up several
+	}
 	return tx.Log(ctx, step, item)
 }
 

@@ -112,8 +112,8 @@ func (r serverRun) instance(ctx context.Context) (found drs.RecoveryInstance, er
 
 // cleanUp removes the instances of earlier launches of the server, as the
 // service does, but for those that are protected. What cannot be removed costs
-// space and is no failure, unless its machine still runs: two machines with one
-// address help nobody.
+// space until a later try and is no failure, unless its machine still runs: two
+// machines with one address help nobody.
 func (r serverRun) cleanUp(ctx context.Context) (failed, err error) {
 	s := r.service
 	var earlier []drs.RecoveryInstance
@@ -132,6 +132,7 @@ func (r serverRun) cleanUp(ctx context.Context) (failed, err error) {
 	if err := r.log(ctx, drs.JobLogItem{Event: drs.EventCleanupStart}); err != nil {
 		return nil, err
 	}
+	whole := true
 	for _, i := range earlier {
 		err := s.remove(ctx, i)
 		if ctx.Err() != nil {
@@ -141,10 +142,16 @@ func (r serverRun) cleanUp(ctx context.Context) (failed, err error) {
 			continue
 		}
 		s.Log.Error("earlier instance was not removed", "instance", i.ID, "err", err)
+		whole = false
 		if status, stateErr := s.Machines.State(ctx, i.ID); stateErr != nil || status.State == machine.Running {
-			failed = fmt.Errorf("the machine of an earlier launch, %s, could not be ended: end it, and start the recovery again", i.ID)
+			failed = errors.Join(failed, fmt.Errorf("the machine of an earlier launch, %s, could not be ended: end it, and start the recovery again", i.ID))
 		}
-		return failed, r.log(ctx, drs.JobLogItem{Event: drs.EventCleanupFail, Instance: i.ID, RawError: explain(err)})
+		if err := r.log(ctx, drs.JobLogItem{Event: drs.EventCleanupFail, Instance: i.ID, RawError: explain(err) + removedLater}); err != nil {
+			return nil, err
+		}
+	}
+	if !whole {
+		return failed, nil
 	}
 	return nil, r.log(ctx, drs.JobLogItem{Event: drs.EventCleanupEnd})
 }
@@ -302,7 +309,7 @@ func (r serverRun) fail(ctx context.Context, event drs.JobEvent, cause error, in
 		return err
 	}
 	if err := s.remove(ctx, *instance); err != nil {
-		// The next start removes it: see reviveMachines.
+		// It is tried again: see removeLeavings.
 		s.Log.Error("leavings of a failed launch were not removed", "instance", instance.ID, "err", err)
 	}
 	return nil

@@ -141,6 +141,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("start the job queue: %w", err), <-served)
 	}
 	s.tasks.Go(func() { s.reviveMachines(s.life) })
+	s.tasks.Go(func() { s.removeLeavings(s.life) })
 
 	select {
 	case <-ctx.Done():

@@ -66,6 +66,8 @@ type Config struct {
 	// TraceFor is how long after its launch it is noted what a machine reads, for its
 	// next boot; 0 means 2 minutes.
 	TraceFor time.Duration
+	// RemoveEvery is how often a removal that failed is tried again; 0 means 30 s.
+	RemoveEvery time.Duration
 	// Launches bounds the machines being started at once; 0 means 8.
 	Launches int
 	Log      *slog.Logger
@@ -109,6 +111,9 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	}
 	if c.ShipEvery == 0 {
 		c.ShipEvery = 5 * time.Second
+	}
+	if c.RemoveEvery == 0 {
+		c.RemoveEvery = 30 * time.Second
 	}
 	if c.Launches == 0 {
 		c.Launches = 8

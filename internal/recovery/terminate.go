@@ -72,7 +72,7 @@ func (s *Service) terminateServer(ctx context.Context, job drs.Job, p drs.Partic
 				return ctx.Err()
 			}
 			s.Log.Error("instance was not removed", "instance", p.Instance, "err", err)
-			if err := run.log(ctx, drs.JobLogItem{Event: drs.EventCleanupFail, Instance: p.Instance, RawError: explain(err)}); err != nil {
+			if err := run.log(ctx, drs.JobLogItem{Event: drs.EventCleanupFail, Instance: p.Instance, RawError: explain(err) + removedLater}); err != nil {
 				return err
 			}
 			return run.advance(ctx, drs.LaunchFailed, "")
