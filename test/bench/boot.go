@@ -21,7 +21,7 @@ import (
 
 	"lifeboat/internal/demo/guest"
 	"lifeboat/internal/demo/rig"
-	"lifeboat/internal/recovery/machine/qmp"
+	"lifeboat/internal/qmp"
 )
 
 // bootRow measures from the first instruction until the guest says that it has

@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lifeboat/internal/qmp"
 	"lifeboat/internal/recovery/machine"
-	"lifeboat/internal/recovery/machine/qmp"
 )
 
 // answerTime bounds the wait for QEMU's answer to one command.

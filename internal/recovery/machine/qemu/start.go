@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lifeboat/internal/durable"
+	"lifeboat/internal/qmp"
 	"lifeboat/internal/recovery/machine"
-	"lifeboat/internal/recovery/machine/qmp"
 )
 
 // record is what a later server wants to know of a start that this one made. It

@@ -3,8 +3,8 @@ package qemu
 import (
 	"time"
 
+	"lifeboat/internal/qmp"
 	"lifeboat/internal/recovery/machine"
-	"lifeboat/internal/recovery/machine/qmp"
 )
 
 const noSpace = "a disk has no space for the guest's writes: the guest waits, and goes on by itself when there is space"

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"lifeboat/internal/recovery/machine/qmp"
+	"lifeboat/internal/qmp"
 )
 
 const greeting = `{"QMP": {"version": {"qemu": {"major": 7, "minor": 2}}, "capabilities": ["oob"]}}` + "\n"

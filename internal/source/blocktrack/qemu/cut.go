@@ -1,0 +1,268 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// cut is what QEMU holds between a Swap and its Release: for each disk an overlay
+// with the blocks that the guest has changed since, the job that puts them there,
+// and an export of the two together.
+type cut struct {
+	taken  time.Time
+	names  string // prefix of its jobs and nodes
+	socket string // of the NBD server
+	named  bool   // the caller has been told what changed
+
+	broken atomic.Bool // it was given up for want of room
+	stop   context.CancelFunc
+	watch  sync.WaitGroup
+}
+
+func (c *cut) job(i int) string     { return fmt.Sprintf("%s-b%d", c.names, i) }
+func (c *cut) file(i int) string    { return fmt.Sprintf("%s-f%d", c.names, i) }
+func (c *cut) overlay(i int) string { return fmt.Sprintf("%s-o%d", c.names, i) }
+func (c *cut) export(i int) string  { return fmt.Sprintf("%s-x%d", c.names, i) }
+
+func (c *cut) stopWatch() {
+	c.stop()
+	c.watch.Wait()
+}
+
+// begin makes a cut and its exports. When it fails nothing has changed for good.
+func (t *Tracker) begin(ctx context.Context) error {
+	if err := enoughRoom(t.opts.Scratch); err != nil {
+		return err
+	}
+	t.number++
+	c := &cut{names: fmt.Sprintf("%s-%d", t.id, t.number), stop: func() {}}
+	c.socket = filepath.Join(t.opts.Scratch, t.id+".nbd")
+	t.cut = c
+	for i := range t.disks {
+		if err := t.prepare(ctx, c, i); err != nil {
+			t.undo()
+			return err
+		}
+	}
+	if err := t.transact(ctx, c); err != nil {
+		t.undo()
+		return err
+	}
+	watching, stop := context.WithCancel(context.Background())
+	c.stop = stop
+	c.watch.Go(func() { c.guard(watching, t.m, t.opts.Scratch) })
+	if err := t.serve(ctx, c); err != nil {
+		t.undo()
+		return err
+	}
+	return nil
+}
+
+// prepare makes the overlay of a disk.
+func (t *Tracker) prepare(ctx context.Context, c *cut, i int) error {
+	path := t.scratchFile(i)
+	size, _ := t.devices[i].Size()
+	err := t.m.create(ctx, c.job(i), args{"driver": "file", "filename": path, "size": 0})
+	if err == nil {
+		err = t.m.do(ctx, "blockdev-add", args{"driver": "file", "node-name": c.file(i), "filename": path}, nil)
+	}
+	if err == nil {
+		err = t.m.create(ctx, c.job(i), args{"driver": "qcow2", "file": c.file(i), "size": size})
+	}
+	if err == nil {
+		err = t.m.do(ctx, "blockdev-add", args{"driver": "qcow2", "node-name": c.overlay(i), "file": c.file(i), "backing": t.disks[i].node}, nil)
+	}
+	if err != nil {
+		_ = removeFile(path) // the first error counts
+		return fmt.Errorf("scratch file %s: %w", path, err)
+	}
+	// QEMU has it open; so it goes when QEMU does, however that ends.
+	return removeFile(path)
+}
+
+// transact is the moment.
+func (t *Tracker) transact(ctx context.Context, c *cut) error {
+	type action struct {
+		Type string `json:"type"`
+		Data args   `json:"data"`
+	}
+	var actions []action
+	next := c.names
+	for i, d := range t.disks {
+		actions = append(actions, action{"block-dirty-bitmap-add", args{
+			"node": d.node, "name": next, "granularity": t.opts.Grain, "persistent": false,
+		}})
+		if d.bitmap != "" {
+			actions = append(actions, action{"block-dirty-bitmap-disable", args{"node": d.node, "name": d.bitmap}})
+		}
+		actions = append(actions, action{"blockdev-backup", args{
+			"device": d.node, "target": c.overlay(i), "sync": "none", "job-id": c.job(i),
+		}})
+	}
+	c.taken = time.Now()
+	if err := t.m.do(ctx, "transaction", args{"actions": actions}, nil); err != nil {
+		if t.m.Err() != nil || ctx.Err() != nil {
+			t.Forget("it is not known whether QEMU made a cut")
+		}
+		return err
+	}
+	for _, d := range t.disks {
+		d.frozen, d.bitmap = d.bitmap, next
+	}
+	return nil
+}
+
+// serve exports the overlays with the bitmaps that were taken out of use.
+func (t *Tracker) serve(ctx context.Context, c *cut) error {
+	if err := removeFile(c.socket); err != nil {
+		return err
+	}
+	address := args{"type": "unix", "data": args{"path": c.socket}}
+	if err := t.m.do(ctx, "nbd-server-start", args{"addr": address, "max-connections": 0}, nil); err != nil {
+		return fmt.Errorf("%w; QEMU has one NBD server: nobody else may use it (nbd-server-stop ends it)", err)
+	}
+	for i, d := range t.disks {
+		options := args{"type": "nbd", "id": c.export(i), "node-name": c.overlay(i), "name": c.export(i), "writable": false}
+		contexts := []string{allocation}
+		if d.frozen != "" {
+			options["bitmaps"] = []string{d.frozen}
+			contexts = append(contexts, bitmapContext(d.frozen))
+		}
+		if err := t.m.do(ctx, "block-export-add", options, nil); err != nil {
+			return err
+		}
+		export := c.export(i)
+		v := &view{idle: make(chan *client, readers), dial: func(ctx context.Context) (*client, error) {
+			return dialNBD(ctx, c.socket, export, contexts...)
+		}}
+		size, _ := t.devices[i].Size()
+		t.devices[i].set(size, v)
+	}
+	return nil
+}
+
+// ErrBroken: the copies of what the guest overwrote could not be kept, so that what
+// was read since the Swap is no moment in time. Nothing is lost: what was overwritten
+// is named again.
+var ErrBroken = errors.New("the cut did not hold until it was read")
+
+// Release ends the cut that the newest Swap made: the Devices cannot be read any
+// more. nil means that all that was read from them was of one moment; else the
+// error wraps ErrBroken.
+func (t *Tracker) Release() error {
+	c := t.cut
+	if c == nil {
+		return nil
+	}
+	whole := t.held(c)
+	t.undo()
+	return whole
+}
+
+// held tells whether the copies were kept until now.
+func (t *Tracker) held(c *cut) error {
+	if c.broken.Load() {
+		return fmt.Errorf("%w: there is little room left in %s; give it more, or another folder", ErrBroken, t.opts.Scratch)
+	}
+	jobs, err := t.m.jobs(context.Background())
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrBroken, err)
+	}
+	running := map[string]bool{}
+	for _, j := range jobs {
+		running[j.ID] = j.Status == "running"
+	}
+	for i, d := range t.disks {
+		if !running[c.job(i)] {
+			return fmt.Errorf("%w: QEMU gave up to copy what is overwritten on %s", ErrBroken, d.name)
+		}
+	}
+	return nil
+}
+
+// undo takes apart what there is of the cut. What it was to name and has not named is
+// given back to the bitmaps that record, or all is named next time.
+func (t *Tracker) undo() {
+	c := t.cut
+	t.cut = nil
+	c.stopWatch()
+	for _, dev := range t.devices {
+		size, _ := dev.Size()
+		dev.set(size, nil)
+	}
+	ctx := context.Background()
+	err := t.m.take(ctx, c.names)
+	for _, d := range t.disks {
+		if d.frozen == "" {
+			continue
+		}
+		frozen := d.frozen
+		d.frozen = ""
+		if !c.named {
+			merge := args{"node": d.node, "target": d.bitmap, "bitmaps": []string{frozen}}
+			if err := t.m.do(ctx, "block-dirty-bitmap-merge", merge, nil); err != nil {
+				d.doubt("the record of a cut that failed could not be kept: " + err.Error())
+			}
+		}
+		err = errors.Join(err, t.m.do(ctx, "block-dirty-bitmap-remove", args{"node": d.node, "name": frozen}, nil))
+	}
+	if err != nil {
+		t.log.Warn("a cut was not taken apart in QEMU", "err", err)
+		t.m.close() // the next connection begins with removing it
+	}
+	_ = removeFile(c.socket) // the next cut tells
+}
+
+// Room that a folder for copies must have, in bytes: to begin with, and to go on.
+const (
+	roomFirst = 256 << 20
+	roomLeast = 128 << 20
+	roomEvery = 100 * time.Millisecond
+)
+
+func enoughRoom(dir string) error {
+	room, err := room(dir)
+	if err == nil && room < roomFirst {
+		err = fmt.Errorf("%d MiB are free, a cut needs %d MiB: make room, or name another folder", room>>20, roomFirst>>20)
+	}
+	if err != nil {
+		return fmt.Errorf("scratch folder %s: %w", dir, err)
+	}
+	return nil
+}
+
+func room(dir string) (int64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, err
+	}
+	return int64(s.Bavail) * s.Bsize, nil
+}
+
+// guard gives the cut up before the copies fill the folder: QEMU fails the guest's
+// writes when a copy cannot be made.
+func (c *cut) guard(ctx context.Context, m *machine, dir string) {
+	ticker := time.NewTicker(roomEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		if room, err := room(dir); err == nil && room >= roomLeast {
+			continue
+		}
+		c.broken.Store(true)
+		// It fails with the connection only, whose next one removes the jobs.
+		_ = m.cancel(context.WithoutCancel(ctx), c.names)
+		return
+	}
+}

@@ -1,0 +1,348 @@
+package qemu
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"lifeboat/internal/qmp"
+	"lifeboat/internal/source/blocktrack"
+)
+
+// Options are what a Tracker is opened with.
+type Options struct {
+	// Socket is the path of a QMP socket that nobody else uses.
+	Socket string
+	// Disks are to be tracked, each by the name or ID that QEMU gives it or by the
+	// path of its image; empty: all that the guest can write to.
+	Disks []string
+	// Scratch is a folder that QEMU can create files in: what the guest overwrites
+	// while a cut is held is kept there. Empty: the folder of Socket. The files have
+	// no names for longer than it takes to open them, and go with QEMU if not before.
+	Scratch string
+	// Grain is how many bytes a bit of a dirty bitmap stands for, a power of two of at
+	// least 512; 0: blocktrack.ChunkSize.
+	Grain int64
+
+	Logger *slog.Logger // nil: discard
+}
+
+// Tracker is a blocktrack.Watcher over the disks of a machine under QEMU, and holds
+// the content of each Swap until Release.
+type Tracker struct {
+	opts    Options
+	id      string // this tracker's, in the names of all it makes
+	log     *slog.Logger
+	m       *machine
+	disks   []*disk
+	devices []*Device
+	cut     *cut   // held; nil: none
+	number  uint64 // of the newest cut
+}
+
+// disk is one tracked disk.
+type disk struct {
+	name   string
+	node   string // that its bitmap is on
+	bitmap string // that records; empty: none
+	frozen string // that the newest cut took out of use; empty: none
+	why    string // not empty: the next Swap names all of it
+}
+
+// prefix begins the names of all that trackers make in a QEMU.
+const prefix = "lifeboat-"
+
+// Open connects to the machine and looks at its disks. Nothing is recorded before
+// the first Swap. What a tracker that died left in QEMU is removed.
+func Open(ctx context.Context, opts Options) (*Tracker, error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Grain == 0 {
+		opts.Grain = blocktrack.ChunkSize
+	}
+	if opts.Scratch == "" {
+		opts.Scratch = filepath.Dir(opts.Socket)
+	}
+	scratch, err := filepath.Abs(opts.Scratch) // QEMU has a working directory of its own
+	if err != nil {
+		return nil, fmt.Errorf("qemu tracker: %w", err)
+	}
+	opts.Scratch = scratch
+	var id [4]byte
+	rand.Read(id[:])
+	t := &Tracker{opts: opts, log: opts.Logger, id: prefix + hex.EncodeToString(id[:])}
+	if err := t.connect(ctx); err != nil {
+		return nil, err
+	}
+	if err := t.choose(ctx); err != nil {
+		t.m.close()
+		return nil, fmt.Errorf("qemu tracker: %w", err)
+	}
+	return t, nil
+}
+
+// choose fills in the disks.
+func (t *Tracker) choose(ctx context.Context) error {
+	drives, err := t.m.drives(ctx)
+	if err != nil {
+		return err
+	}
+	var names []string
+	add := func(d drive) {
+		names = append(names, d.name())
+		t.disks = append(t.disks, &disk{name: d.name(), why: "tracking begins"})
+		t.devices = append(t.devices, &Device{name: d.name(), size: d.Inserted.Image.Size})
+	}
+	if len(t.opts.Disks) == 0 {
+		for _, d := range drives {
+			if d.writable() {
+				add(d)
+			}
+		}
+		if len(names) == 0 {
+			return fmt.Errorf("the machine at %s has no disk that it can write to", t.opts.Socket)
+		}
+	}
+	for _, wanted := range t.opts.Disks {
+		i := slices.IndexFunc(drives, func(d drive) bool {
+			return d.writable() && (d.name() == wanted || d.QDev == wanted || d.Inserted.File == wanted)
+		})
+		if i < 0 {
+			return fmt.Errorf("the machine at %s has no writable disk %q: name one by its ID or its image, or none for all", t.opts.Socket, wanted)
+		}
+		if slices.Contains(names, drives[i].name()) {
+			return fmt.Errorf("disk %s is named twice", wanted)
+		}
+		add(drives[i])
+	}
+	return nil
+}
+
+// Name is "qemu".
+func (t *Tracker) Name() string { return "qemu" }
+
+// Devices are the disks, in the order of Changes. They live as long as the Tracker.
+func (t *Tracker) Devices() []*Device { return t.devices }
+
+// Taken is the moment of the newest Swap: all that had been written to the disks
+// by then is in it.
+func (t *Tracker) Taken() time.Time {
+	if t.cut == nil {
+		return time.Time{}
+	}
+	return t.cut.taken
+}
+
+// connect makes sure of a connection. After a break it looks what became of the
+// bitmaps: a machine that runs on has them still.
+func (t *Tracker) connect(ctx context.Context) error {
+	if t.m != nil && t.m.Err() == nil {
+		return nil
+	}
+	if t.m != nil {
+		t.m.close()
+		t.m = nil
+		t.drop()
+	}
+	m, err := dial(ctx, t.opts.Socket)
+	if err != nil {
+		err = fmt.Errorf("no answer at the QMP socket: %w", err)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w; start the machine with -qmp unix:%s,server=on,wait=off", err, t.opts.Socket)
+		}
+		return &blocktrack.GoneError{Device: t.opts.Socket, Err: err}
+	}
+	if err := m.sweep(ctx, t.kept()); err != nil {
+		m.close()
+		return fmt.Errorf("qemu tracker: remove what an earlier one left: %w", err)
+	}
+	t.m = m
+	return nil
+}
+
+// kept are the bitmaps that must outlive a break of the connection.
+func (t *Tracker) kept() map[string]bool {
+	kept := map[string]bool{}
+	for _, d := range t.disks {
+		kept[d.bitmap] = true
+	}
+	return kept
+}
+
+// drop forgets a cut that went with its connection. What it was to name is lost
+// unless it had been named, so all is.
+func (t *Tracker) drop() {
+	for i, d := range t.disks {
+		if d.frozen != "" {
+			d.frozen = ""
+			d.doubt("the connection to QEMU broke during a cut")
+		}
+		size, _ := t.devices[i].Size()
+		t.devices[i].set(size, nil)
+	}
+	if t.cut != nil {
+		t.cut.stopWatch()
+		t.cut = nil
+	}
+}
+
+func (d *disk) doubt(why string) {
+	if d.why == "" {
+		d.why = why
+	}
+}
+
+// look compares the machine's disks with what is known of them.
+func (t *Tracker) look(ctx context.Context) error {
+	drives, err := t.m.drives(ctx)
+	if err != nil {
+		return err
+	}
+	for i, d := range t.disks {
+		at := slices.IndexFunc(drives, func(x drive) bool { return x.name() == d.name && x.writable() })
+		if at < 0 {
+			d.bitmap = ""
+			d.doubt("the disk was away")
+			return &blocktrack.GoneError{Device: d.name, Err: errors.New("the machine has no such disk, or it cannot write to it")}
+		}
+		found := drives[at]
+		if d.bitmap != "" {
+			b, ok := found.bitmap(d.bitmap)
+			switch {
+			case found.Inserted.Node != d.node:
+				d.lose("another image took its place in the machine")
+			case !ok:
+				d.lose("QEMU has no record of its writes: it was started anew, or somebody removed the bitmap")
+			case b.Inconsistent || !b.Recording:
+				d.lose("QEMU stopped to record its writes")
+			}
+		}
+		d.node = found.Inserted.Node
+		t.devices[i].set(found.Inserted.Image.Size, nil)
+	}
+	return nil
+}
+
+func (d *disk) lose(why string) {
+	d.bitmap = ""
+	d.doubt(why)
+}
+
+// Swap is as blocktrack.Tracker says, and one moment for all disks: that moment is
+// what the Devices hold until Release, or the next Swap. A machine that does not
+// answer is a *blocktrack.GoneError. After an error nothing is forgotten.
+func (t *Tracker) Swap(ctx context.Context) ([]blocktrack.Changes, error) {
+	if t.cut != nil {
+		_ = t.Release() // who took no interest in it knows
+	}
+	if err := t.connect(ctx); err != nil {
+		return nil, err
+	}
+	changes, err := t.swap(ctx)
+	if err != nil {
+		var gone *blocktrack.GoneError
+		if errors.Is(err, qmp.ErrClosed) && !errors.As(err, &gone) {
+			err = &blocktrack.GoneError{Device: t.opts.Socket, Err: err}
+		}
+		return nil, fmt.Errorf("qemu tracker: %w", err)
+	}
+	return changes, nil
+}
+
+func (t *Tracker) swap(ctx context.Context) ([]blocktrack.Changes, error) {
+	if err := t.look(ctx); err != nil {
+		return nil, err
+	}
+	if err := t.begin(ctx); err != nil {
+		return nil, err
+	}
+	changes := make([]blocktrack.Changes, len(t.disks))
+	for i, d := range t.disks {
+		if d.why != "" {
+			changes[i] = blocktrack.Changes{All: true, Why: d.why}
+			continue
+		}
+		ranges, err := t.devices[i].dirty(d.frozen)
+		if err != nil {
+			t.undo()
+			return nil, err
+		}
+		changes[i].Ranges = ranges
+	}
+	// From here on the caller knows.
+	for _, d := range t.disks {
+		d.why = ""
+	}
+	t.cut.named = true
+	return changes, nil
+}
+
+// Quiet is as blocktrack.Watcher says. QEMU marks a write when it has been done,
+// before the guest learns of it: one under way may be on the disk in any part, as
+// after a loss of power.
+func (t *Tracker) Quiet() (bool, error) {
+	if t.m == nil || t.number == 0 {
+		return false, nil
+	}
+	drives, err := t.m.drives(context.Background())
+	if err != nil {
+		return false, &blocktrack.GoneError{Device: t.opts.Socket, Err: err}
+	}
+	for _, d := range t.disks {
+		at := slices.IndexFunc(drives, func(x drive) bool { return x.name() == d.name && x.Inserted != nil })
+		if at < 0 || d.why != "" || d.bitmap == "" {
+			return false, nil
+		}
+		b, ok := drives[at].bitmap(d.bitmap)
+		if !ok || b.Count > 0 || !b.Recording || b.Inconsistent {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// Forget makes the next Swap name everything.
+func (t *Tracker) Forget(why string) {
+	for _, d := range t.disks {
+		d.doubt(why)
+	}
+}
+
+// Close ends the cut that is held and removes the bitmaps.
+func (t *Tracker) Close() error {
+	if t.m == nil {
+		return nil
+	}
+	defer func() { t.m.close(); t.m = nil }()
+	if t.cut != nil {
+		_ = t.Release() // nobody asks any more
+	}
+	if t.m.Err() != nil {
+		return nil // the next tracker, or the end of QEMU, removes them
+	}
+	if err := t.m.sweep(context.Background(), nil); err != nil {
+		return fmt.Errorf("qemu tracker: %w", err)
+	}
+	return nil
+}
+
+// scratchFile is where the copies of a disk are kept.
+func (t *Tracker) scratchFile(i int) string {
+	return filepath.Join(t.opts.Scratch, fmt.Sprintf("%s-%d-%d.qcow2", t.id, t.number, i))
+}
+
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,312 @@
+package qemu_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"lifeboat/internal/source/blocktrack"
+	"lifeboat/internal/source/blocktrack/qemu"
+)
+
+func swap(t *testing.T, tracker *qemu.Tracker) []blocktrack.Changes {
+	t.Helper()
+	changes, err := tracker.Swap(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return changes
+}
+
+func release(t *testing.T, tracker *qemu.Tracker) {
+	t.Helper()
+	if err := tracker.Release(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func quiet(t *testing.T, tracker *qemu.Tracker, want bool) {
+	t.Helper()
+	if got, err := tracker.Quiet(); err != nil || got != want {
+		t.Errorf("quiet: %t (%v), want %t", got, err, want)
+	}
+}
+
+// Each way to change a disk is named, once, and no more than that.
+func TestEachWriteIsNamed(t *testing.T) {
+	g := newGuest(t, 2)
+	tracker := g.open()
+	for i, c := range swap(t, tracker) {
+		if !c.All {
+			t.Errorf("disk %d: the first Swap names %v", i, c)
+		}
+	}
+	release(t, tracker)
+	quiet(t, tracker, true)
+	for i, command := range []string{"write -q -P 7 %d %d", "write -q -z %d %d", "discard -q %d %d", "write -q -f -P 9 %d %d"} {
+		off, n := int64(i+1)<<20, int64(8192)
+		if err := g.io(t.Context(), 1, fmt.Sprintf(command, off, n)); err != nil {
+			t.Fatal(err)
+		}
+		quiet(t, tracker, false)
+		c := swap(t, tracker)
+		if len(c[0].Ranges) != 0 || c[0].All {
+			t.Errorf("%s: of the other disk: %v", command, c[0])
+		}
+		if want := (blocktrack.Range{Offset: off, Length: n}); c[1].All || len(c[1].Ranges) != 1 || c[1].Ranges[0] != want {
+			t.Errorf("%s: %v, want %v", command, c[1], want)
+		}
+		release(t, tracker)
+		quiet(t, tracker, true)
+	}
+	for i, c := range swap(t, tracker) {
+		if !c.Empty() {
+			t.Errorf("disk %d: named twice: %v", i, c)
+		}
+	}
+}
+
+// A writer stamps a number on one disk and the other in turn, without a pause: a cut
+// is a prefix of the numbers over both disks, and stays it while it is read.
+func TestACutIsOneMoment(t *testing.T) {
+	g := newGuest(t, 2)
+	tracker := g.open()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	const slots = 64
+	go func() {
+		var err error
+		for n := 1; err == nil && ctx.Err() == nil; n++ {
+			slot := int64(n/2) % slots
+			err = g.io(t.Context(), n%2, fmt.Sprintf("write -q -P %d %d 4096", 1+n/2/slots%250, slot*70000/4096*4096))
+		}
+		ended <- err
+	}()
+	for range 5 {
+		swap(t, tracker)
+		first := [2][]byte{content(t, tracker.Devices()[0]), content(t, tracker.Devices()[1])}
+		for i, dev := range tracker.Devices() {
+			if !bytes.Equal(first[i], content(t, dev)) {
+				t.Errorf("disk %d: changed while the cut was held", i)
+			}
+		}
+		release(t, tracker)
+		last := [2]int{}
+		for disk := range first {
+			last[disk] = lastStamp(t, first[disk], slots)
+		}
+		// Number n lies on disk n%2 at place n/2: place k is on disk 0 before disk 1.
+		if d := last[0] - last[1]; d != 0 && d != 1 {
+			t.Errorf("places %d and %d: not one moment", last[0], last[1])
+		}
+		t.Logf("at places %d and %d", last[0], last[1])
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// lastStamp returns the place that was written last, and checks that all before it were.
+func lastStamp(t *testing.T, disk []byte, slots int) int {
+	t.Helper()
+	last := -1
+	at := func(slot int) int { return int(disk[int64(slot)*70000/4096*4096]) }
+	for slot := range slots {
+		if v := at(slot); v > 0 {
+			last = max(last, (v-1)*slots+slot)
+		}
+	}
+	for slot := range slots {
+		want := 0
+		if last >= slot {
+			want = 1 + (last-slot)/slots
+		}
+		if slot == 0 && want <= 1 {
+			continue // place 0 of disk 0 has no number in the first round
+		}
+		if at(slot) != want {
+			t.Errorf("place %d holds round %d, want %d, with %d the last", slot, at(slot), want, last)
+		}
+	}
+	return last
+}
+
+// A copy that follows the tracker equals the disk.
+func TestCopiesFollow(t *testing.T) {
+	g := newGuest(t, 1)
+	tracker := g.open()
+	mirror := make([]byte, diskSize)
+	for round := range 6 {
+		changes := swap(t, tracker)[0]
+		if round > 0 && changes.All {
+			t.Fatalf("round %d: all, %s", round, changes.Why)
+		}
+		if changes.All {
+			changes.Ranges = []blocktrack.Range{{Offset: 0, Length: diskSize}}
+		}
+		dev := tracker.Devices()[0]
+		for i := range 10 { // the guest goes on
+			g.write(0, byte(round*10+i+1), int64(round*10+i)*700_416, 16384)
+		}
+		for _, r := range changes.Ranges {
+			if _, err := dev.ReadAt(mirror[r.Offset:r.Offset+r.Length], r.Offset); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(mirror, content(t, dev)) {
+			t.Errorf("round %d: the copy differs from the cut", round)
+		}
+		release(t, tracker)
+	}
+}
+
+// QEMU killed during a cut: the disk is gone, then there again, and all of it is named.
+func TestQEMUKilled(t *testing.T) {
+	g := newGuest(t, 1)
+	tracker := g.open()
+	swap(t, tracker)
+	release(t, tracker)
+	swap(t, tracker)
+	g.kill()
+	var gone *blocktrack.GoneError
+	if _, err := tracker.Devices()[0].ReadAt(make([]byte, 4096), 0); !errors.As(err, &gone) {
+		t.Errorf("read: %v, want a GoneError", err)
+	}
+	if err := tracker.Release(); !errors.Is(err, qemu.ErrBroken) {
+		t.Errorf("release: %v, want ErrBroken", err)
+	}
+	if _, err := tracker.Swap(t.Context()); !errors.As(err, &gone) {
+		t.Errorf("swap: %v, want a GoneError", err)
+	}
+	g.start()
+	if c := swap(t, tracker); !c[0].All || !strings.Contains(c[0].Why, "no record") {
+		t.Errorf("after a new start: %+v", c[0])
+	}
+	release(t, tracker)
+	if c := swap(t, tracker); !c[0].Empty() {
+		t.Errorf("afterwards: %+v", c[0])
+	}
+}
+
+// An agent killed during a cut leaves jobs, nodes and bitmaps: the next one removes
+// them, and names everything.
+func TestAgentKilled(t *testing.T) {
+	g := newGuest(t, 2)
+	if os.Getenv("LIFEBOAT_TRACKER_SOCKET") != "" {
+		t.Fatal("the helper's environment is set")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	helper := exec.Command(self, "-test.run", "^TestHoldACut$")
+	helper.Env = append(os.Environ(), "LIFEBOAT_TRACKER_SOCKET="+g.qmp)
+	out, err := helper.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := helper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil { // it holds one
+		t.Fatal(err)
+	}
+	if err := helper.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = helper.Wait()
+	g.write(0, 5, 0, 65536)
+	tracker := g.open()
+	for i, c := range swap(t, tracker) {
+		if !c.All {
+			t.Errorf("disk %d: %v", i, c)
+		}
+	}
+	if err := tracker.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, query := range []string{"query-jobs", "query-block-exports", "query-named-block-nodes"} {
+		var raw json.RawMessage
+		if err := g.control.Run(t.Context(), query, nil, &raw); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(raw), "lifeboat-") {
+			t.Errorf("%s: something is left: %s", query, raw)
+		}
+	}
+	files, err := os.ReadDir(g.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if strings.HasSuffix(f.Name(), ".qcow2") {
+			t.Errorf("%s is left", f.Name())
+		}
+	}
+}
+
+// TestHoldACut is the helper of TestAgentKilled.
+func TestHoldACut(t *testing.T) {
+	socket := os.Getenv("LIFEBOAT_TRACKER_SOCKET")
+	if socket == "" {
+		t.Skip("of TestAgentKilled")
+	}
+	tracker, err := qemu.Open(t.Context(), qemu.Options{Socket: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	swap(t, tracker)
+	os.Stdout.WriteString("x")
+	select {}
+}
+
+// A Swap that fails after its transaction forgets nothing: here somebody else uses
+// QEMU's only NBD server.
+func TestAFailedCutForgetsNothing(t *testing.T) {
+	g := newGuest(t, 1)
+	tracker := g.open()
+	swap(t, tracker)
+	release(t, tracker)
+	g.write(0, 1, 1<<20, 4096)
+	run := func(command string, arguments any) {
+		t.Helper()
+		if err := g.control.Run(t.Context(), command, arguments, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run("nbd-server-start", map[string]any{"addr": map[string]any{"type": "unix", "data": map[string]any{"path": g.dir + "/other"}}})
+	run("block-export-add", map[string]any{"type": "nbd", "id": "other", "node-name": "image0"})
+	if _, err := tracker.Swap(t.Context()); err == nil || !strings.Contains(err.Error(), "nbd-server-stop") {
+		t.Errorf("swap: %v", err)
+	}
+	g.write(0, 2, 2<<20, 4096)
+	run("nbd-server-stop", nil)
+	c := swap(t, tracker)[0]
+	want := []blocktrack.Range{{Offset: 1 << 20, Length: 4096}, {Offset: 2 << 20, Length: 4096}}
+	if c.All || len(c.Ranges) != 2 || c.Ranges[0] != want[0] || c.Ranges[1] != want[1] {
+		t.Errorf("after it: %+v, want %v", c, want)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	g := newGuest(t, 1)
+	for _, test := range []struct {
+		options qemu.Options
+		want    string
+	}{
+		{qemu.Options{Socket: g.dir + "/absent"}, "-qmp unix:"},
+		{qemu.Options{Socket: g.qmp, Disks: []string{"disk7"}}, "no writable disk"},
+		{qemu.Options{Socket: g.qmp, Disks: []string{"disk0", g.images[0]}}, "named twice"},
+	} {
+		if _, err := qemu.Open(t.Context(), test.options); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%+v: %v, want %q", test.options, err, test.want)
+		}
+	}
+}
