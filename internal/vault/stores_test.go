@@ -77,12 +77,15 @@ func TestSuiteOnS3(t *testing.T) {
 		t.Skip("this is that run")
 	}
 	t.Parallel() // it waits for answers most of the time
-	server := s3test.Start(t)
+	server := s3test.StartAside(t)
 	// These bring a store of their own, or look at the vault's logic object by object.
 	skip := "^(TestSuiteOnS3|TestGolden.*|TestKill.*|TestShared.*|TestHexDumps|TestOpeningReadsFewObjects|TestEveryFlippedBitIsDetected|" +
 		"TestVerifyNamesExactlyWhatDamageHurts|TestDaysOfEpochs|TestVerifyFindsNothingWrongInASoundVault|TestChangeOfMasterKey.*|TestStaleLists.*|TestLostAnswers.*|Fuzz.*)$"
 	cmd := exec.Command(os.Args[0], "-test.skip="+skip, "-test.run="+only(), "-test.timeout=8m", "-test.v="+strconv.FormatBool(testing.Verbose()), "-rapid.checks=4", "-rapid.nofailfile")
 	cmd.Env = append(os.Environ(), s3Endpoint+"="+server.At("x").Endpoint)
+	for name, value := range s3test.Env() {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
 	out, err := cmd.CombinedOutput()
 	if testing.Verbose() {
 		t.Logf("%s", out)

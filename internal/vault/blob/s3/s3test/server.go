@@ -50,10 +50,21 @@ type Intercept func(w http.ResponseWriter, r *http.Request, next http.Handler)
 
 // Start runs a server until the test ends, and gives the test its keys in the
 // environment.
-func Start(t testing.TB) *Server { return start(t, false) }
+func Start(t testing.TB) *Server { return keyed(t, start(t, false)) }
+
+// StartAside is Start for a parallel test, whose environment must not change: what
+// uses the server is a program that is given Env.
+func StartAside(t testing.TB) *Server { return start(t, false) }
 
 // StartTLS runs one behind a certificate of an authority that nobody knows.
-func StartTLS(t testing.TB) *Server { return start(t, true) }
+func StartTLS(t testing.TB) *Server { return keyed(t, start(t, true)) }
+
+func keyed(t testing.TB, s *Server) *Server {
+	for name, value := range Env() {
+		t.Setenv(name, value)
+	}
+	return s
+}
 
 func start(t testing.TB, withTLS bool) *Server {
 	t.Helper()
@@ -87,9 +98,6 @@ func start(t testing.TB, withTLS bool) *Server {
 	t.Cleanup(s.proxy.Close)
 	t.Cleanup(s.Stop)
 	s.Run()
-	for name, value := range Env() {
-		t.Setenv(name, value)
-	}
 	return s
 }
 
