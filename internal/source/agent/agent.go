@@ -99,7 +99,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer closeState(lock)
 
 	disks, err := openDisks(cfg.Disks)
 	if err != nil {

@@ -42,6 +42,13 @@ type identity struct {
 	pool *x509.CertPool
 }
 
+// closeState lets go of the directory at once. Closing alone does not: a program that is
+// being started in this moment holds a copy of every descriptor until it runs.
+func closeState(lock *os.File) {
+	_ = syscall.Flock(int(lock.Fd()), syscall.LOCK_UN) // closing unlocks, too, if later
+	lock.Close()
+}
+
 // openState makes the directory where it is absent and locks it: two agents
 // with one state directory would be two writers with one identity.
 func openState(dir string) (lock *os.File, err error) {
