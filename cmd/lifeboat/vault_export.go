@@ -83,16 +83,15 @@ func (v *vaultExportCommand) transfer(ctx context.Context, disk export.Disk) (sa
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r, w := io.Pipe()
-	sent := make(chan error, 1)
+	sent := make(chan struct{})
 	go func() {
-		err := export.Stream(ctx, w, disk)
-		w.CloseWithError(err)
-		sent <- err
+		defer close(sent)
+		w.CloseWithError(export.Stream(ctx, w, disk))
 	}()
 	defer func() {
 		_ = r.Close() // never fails
 		cancel()
-		<-sent // what went wrong there came with the stream
+		<-sent
 	}()
 	stream, err := diskstream.NewReader(r)
 	if err != nil {

@@ -49,7 +49,7 @@ func marks(ctx context.Context, q *bun.SelectQuery, page Page) ([]mark, string, 
 	if err != nil {
 		return nil, "", err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // Err tells what went wrong
 	all := make([]mark, 0, min(page.Limit, 1000)+1)
 	for rows.Next() {
 		var m mark

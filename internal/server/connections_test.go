@@ -24,6 +24,7 @@ func ask(t *testing.T, conn net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer reply.Body.Close()
 	if _, err := io.Copy(io.Discard, reply.Body); err != nil || reply.StatusCode != http.StatusOK {
 		t.Fatalf("%s, %v", reply.Status, err)
 	}

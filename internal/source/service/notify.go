@@ -34,7 +34,7 @@ func (n *Notifier) Status(text string, ready bool) error {
 	if err != nil {
 		return fmt.Errorf("tell systemd: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // it was written to, or that has failed
 	if _, err := conn.Write([]byte(message)); err != nil {
 		return fmt.Errorf("tell systemd: %w", err)
 	}
