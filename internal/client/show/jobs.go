@@ -90,7 +90,7 @@ func (p *Printer) Result(j client.Job) {
 	for _, s := range j.Servers {
 		row := []string{nameOf(s.Hostname, s.Server), launchStatus(s.Status), s.Instance}
 		if j.Kind != client.KindTerminate {
-			row = append(row, lower(s.InstanceState), p.moment(s.PointTaken), ageAtStart(s.PointTaken, j.Started))
+			row = append(row, lower(s.InstanceState), p.moment(s.PointTaken), ageAtStart(s.PointTaken, machineStart(j, s)))
 		}
 		rows = append(rows, row)
 	}
@@ -110,8 +110,19 @@ func (p *Printer) Result(j client.Job) {
 	}
 }
 
-// ageAtStart is how old a server's data was when its recovery began: what was
-// written in that time is not in it. A point of now is taken after the start.
+// machineStart is when a server's machine was started, by the job's log; nil: not
+// yet, or the log is not there.
+func machineStart(j client.Job, s client.JobServer) (at *time.Time) {
+	for n, l := range j.Log {
+		if l.Event == "LAUNCH_START" && l.Server == s.Server {
+			at = &j.Log[n].Time
+		}
+	}
+	return at
+}
+
+// ageAtStart is how old a server's data was when its machine started: what was
+// written in that time is not in it.
 func ageAtStart(taken, started *time.Time) string {
 	if taken == nil || started == nil {
 		return ""
