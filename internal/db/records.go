@@ -62,28 +62,6 @@ func (d *DB) ServerRecord(ctx context.Context, id drs.SourceServerID) (ServerRec
 	return row.record(), nil
 }
 
-// ServerRecords calls each with the record of every source server of every account.
-func (d *DB) ServerRecords(ctx context.Context, each func(ServerRecord) error) error {
-	const batch = 200
-	after := ""
-	for {
-		var rows []recordRow
-		err := d.read.NewRaw(selectRecords+"WHERE id > ? ORDER BY id LIMIT ?", after, batch).Scan(ctx, &rows)
-		if err != nil {
-			return fmt.Errorf("list source servers: %w", err)
-		}
-		for _, r := range rows {
-			if err := each(r.record()); err != nil {
-				return err
-			}
-			after = r.ID
-		}
-		if len(rows) < batch {
-			return nil
-		}
-	}
-}
-
 func (r recordRow) record() ServerRecord {
 	out := ServerRecord{
 		ID: drs.SourceServerID(r.ID), Account: r.Account, Region: r.Region, HardwareID: r.HardwareID, AgentVersion: r.AgentVersion,

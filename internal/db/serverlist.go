@@ -128,3 +128,30 @@ func (d *DB) extend(ctx context.Context, servers []*Listed[drs.SourceServer]) er
 	}
 	return nil
 }
+
+// ServerMark names a source server, and the version of what is kept of it: it is
+// another one after any change.
+type ServerMark struct {
+	ID      drs.SourceServerID
+	Account drs.Account
+	Version int64
+}
+
+// ServerMarks lists every server of every account that is replicated to it, as
+// AllServers does, without reading what is known of them.
+func (d *DB) ServerMarks(ctx context.Context) ([]ServerMark, error) {
+	rows, err := d.read.QueryContext(ctx, "SELECT id, account, region, version FROM source_servers WHERE staging_server = '' ORDER BY added, id")
+	if err != nil {
+		return nil, fmt.Errorf("list source servers: %w", err)
+	}
+	defer func() { _ = rows.Close() }() // Err tells what went wrong
+	var all []ServerMark
+	for rows.Next() {
+		var m ServerMark
+		if err := rows.Scan(&m.ID, &m.Account.ID, &m.Account.Region, &m.Version); err != nil {
+			return nil, fmt.Errorf("list source servers: %w", err)
+		}
+		all = append(all, m)
+	}
+	return all, rows.Err()
+}

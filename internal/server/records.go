@@ -32,6 +32,7 @@ type recorder struct {
 
 	mu   sync.Mutex                      // held while anything is put, so that no old record follows a new one
 	kept map[drs.SourceServerID][32]byte // of what is known to be in the vault; guarded by mu
+	as   map[drs.SourceServerID]int64    // the version of its row that kept is of at least; guarded by mu
 	told map[drs.SourceServerID]bool     // that it cannot be kept; guarded by mu
 	gone map[drs.SourceServerID]bool     // its place in the vault is being deleted; guarded by mu
 }
@@ -39,7 +40,7 @@ type recorder struct {
 func newRecorder(d *db.DB, v *vault.Vault, instances string, log *slog.Logger) *recorder {
 	return &recorder{
 		db: d, vault: v, instances: instances, log: log, machines: map[drs.RecoveryInstanceID][32]byte{},
-		kept: map[drs.SourceServerID][32]byte{}, told: map[drs.SourceServerID]bool{}, gone: map[drs.SourceServerID]bool{},
+		kept: map[drs.SourceServerID][32]byte{}, as: map[drs.SourceServerID]int64{}, told: map[drs.SourceServerID]bool{}, gone: map[drs.SourceServerID]bool{},
 	}
 }
 
@@ -66,22 +67,32 @@ func (r *recorder) run(ctx context.Context) error {
 func (r *recorder) keepAll(ctx context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err := r.db.ServerRecords(ctx, func(record db.ServerRecord) error {
-		err := r.keepLocked(ctx, record)
+	servers, err := r.db.ServerMarks(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			r.log.Warn("records of servers", "err", err)
+		}
+		return
+	}
+	for _, server := range servers {
+		if as, known := r.as[server.ID]; known && as == server.Version {
+			continue
+		}
+		record, err := r.db.ServerRecord(ctx, server.ID)
+		if err == nil {
+			err = r.keepLocked(ctx, record)
+		}
 		switch {
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return
 		case err == nil:
-			delete(r.told, record.ID)
-		case errors.Is(err, vault.ErrAbsent): // its place in the vault is being made, or is gone
-		case !r.told[record.ID]:
-			r.told[record.ID] = true
-			r.log.Warn("the record of a server cannot be kept in the vault; trying again", "server", record.ID, "err", err)
+			r.as[server.ID] = server.Version
+			delete(r.told, server.ID)
+		case errors.Is(err, vault.ErrAbsent), errors.Is(err, db.ErrAbsent): // its place in the vault is being made, or it is gone
+		case !r.told[server.ID]:
+			r.told[server.ID] = true
+			r.log.Warn("the record of a server cannot be kept in the vault; trying again", "server", server.ID, "err", err)
 		}
-		return nil
-	})
-	if err != nil && ctx.Err() == nil {
-		r.log.Warn("records of servers", "err", err)
 	}
 }
 
@@ -92,6 +103,7 @@ func (r *recorder) without(id drs.SourceServerID, f func() error) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		delete(r.kept, id)
+		delete(r.as, id)
 		if delete(r.gone, id); gone {
 			r.gone[id] = true
 		}

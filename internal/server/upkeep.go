@@ -98,15 +98,27 @@ func (u *upkeep) run(ctx context.Context) error {
 
 // round tends all servers that are due.
 func (u *upkeep) round(ctx context.Context) {
-	servers, err := u.db.AllServers(ctx)
+	servers, err := u.db.ServerMarks(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
 			u.log.Warn("upkeep of the vault", "err", err)
 		}
 		return
 	}
-	for _, server := range u.dueOf(servers) {
+	for _, due := range u.dueOf(servers) {
 		began := u.now()
+		server, err := u.db.SourceServer(ctx, due.Account, due.ID)
+		if errors.Is(err, db.ErrAbsent) {
+			continue // deleted meanwhile
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			u.log.Warn("upkeep of a server's history; trying again later", "server", due.ID, "err", err)
+			u.plan(due.ID, upkeepRetry)
+			continue
+		}
 		u.tend(ctx, server)
 		timer := time.NewTimer(upkeepShare * u.now().Sub(began))
 		select {
@@ -119,7 +131,7 @@ func (u *upkeep) round(ctx context.Context) {
 }
 
 // dueOf picks the servers that are due, and forgets those that are gone.
-func (u *upkeep) dueOf(servers []drs.SourceServer) (due []drs.SourceServer) {
+func (u *upkeep) dueOf(servers []db.ServerMark) (due []db.ServerMark) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	now := u.now()

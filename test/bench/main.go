@@ -27,6 +27,7 @@ func main() {
 	binary := flag.String("lifeboat", "bin/lifeboat", "the lifeboat binary")
 	out := flag.String("out", "bench/results.json", "where the results are kept")
 	dir := flag.String("dir", "", "where to work; needs 24 GiB (default: a temporary directory, removed afterwards)")
+	keep := flag.String("keep", "", "where to keep what takes long to prepare, for later runs (default: nowhere)")
 	only := flag.String("rows", "", "names of rows, or first parts of names, with commas between (default: all)")
 	list := flag.Bool("list", false, "list the rows")
 	readme := flag.String("readme", "", "write the table of the kept results into this file, and measure nothing")
@@ -42,7 +43,7 @@ func main() {
 	case *readme != "":
 		err = writeReadme(*out, *readme)
 	default:
-		err = run(ctx, *binary, *out, *dir, *only)
+		err = run(ctx, *binary, *out, *dir, *keep, *only)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -53,7 +54,7 @@ func main() {
 // limit ends a row that hangs.
 const limit = 8 * time.Minute
 
-func run(ctx context.Context, binary, out, dir, only string) (err error) {
+func run(ctx context.Context, binary, out, dir, keep, only string) (err error) {
 	chosen, err := choose(rows, only)
 	if err != nil {
 		return err
@@ -71,7 +72,7 @@ func run(ctx context.Context, binary, out, dir, only string) (err error) {
 	if err != nil {
 		return err
 	}
-	b := &bench{binary: binary, dir: dir}
+	b := &bench{binary: binary, dir: dir, keep: keep}
 	version, err := output(ctx, binary, "--version")
 	if err != nil {
 		return err

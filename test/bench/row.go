@@ -39,6 +39,7 @@ var rows = []row{
 type bench struct {
 	binary string
 	dir    string
+	keep   string // where prepared data is kept from run to run; empty: nowhere
 }
 
 // measure runs the row with a limit of time.
@@ -92,6 +93,29 @@ func (b *bench) place(name string) (dir string, remove func() error, err error) 
 		return "", nil, err
 	}
 	return dir, func() error { return os.RemoveAll(dir) }, nil
+}
+
+// prepared puts at a place what fill makes there: a copy of what an earlier run has
+// kept under the name, if data is kept at all.
+func (b *bench) prepared(ctx context.Context, name, at string, fill func(at string) error) error {
+	if b.keep == "" {
+		return fill(at)
+	}
+	kept := filepath.Join(b.keep, name)
+	if _, err := os.Stat(kept); errors.Is(err, os.ErrNotExist) {
+		making := kept + ".making"
+		if err := errors.Join(os.RemoveAll(making), os.MkdirAll(b.keep, 0o700)); err != nil {
+			return err
+		}
+		if err := fill(making); err != nil {
+			return err
+		}
+		if err := os.Rename(making, kept); err != nil {
+			return err
+		}
+	}
+	_, err := output(ctx, "cp", "-a", kept, at) // with all modes, which a server checks
+	return err
 }
 
 // site is a Lifeboat of a row's own.
