@@ -20,6 +20,10 @@ type Point struct {
 	// Consistency is crash, filesystem, application or fuzzy; empty when the server
 	// does not say.
 	Consistency string `json:"consistency,omitempty"`
+	// Method is how that was made sure of: quiet-pass, frozen or none.
+	Method string `json:"method,omitempty"`
+	// FreezeMilliseconds is for how long the filesystems were held still for it.
+	FreezeMilliseconds float64 `json:"freezeMilliseconds,omitempty"`
 }
 
 // Fuzzy points mix moments and are never chosen unless they are named.
@@ -57,7 +61,10 @@ func (c *Client) Points(ctx context.Context, server string, q PointQuery) (point
 		if err != nil {
 			return nil, false, c.explain(err)
 		}
-		extra := extras[struct{ Consistency string }](reply)
+		extra := extras[struct {
+			Consistency, Method string
+			FreezeMilliseconds  float64
+		}](reply)
 		for n, s := range page.Items {
 			p := Point{ID: deref(s.SnapshotID), Server: deref(s.SourceServerID)}
 			if taken := timeOf(s.Timestamp); taken != nil {
@@ -66,7 +73,7 @@ func (c *Client) Points(ctx context.Context, server string, q PointQuery) (point
 				continue // asked for, not taken yet
 			}
 			if n < len(extra) {
-				p.Consistency = extra[n].Consistency
+				p.Consistency, p.Method, p.FreezeMilliseconds = extra[n].Consistency, extra[n].Method, extra[n].FreezeMilliseconds
 			}
 			points = append(points, p)
 			if q.Limit > 0 && len(points) == q.Limit {

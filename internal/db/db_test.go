@@ -149,7 +149,7 @@ func TestFuzzyPointsAreNotOffered(t *testing.T) {
 	for i, c := range []drs.Consistency{drs.CrashConsistent, drs.CrashConsistent, drs.Fuzzy} {
 		p := drs.RecoveryPoint{
 			ID: drs.NewRecoverySnapshotID(), SourceServer: server, Consistency: c,
-			Expected: begin, Taken: begin.Add(time.Duration(i) * time.Second), Epoch: uint64(i),
+			Expected: begin, Taken: begin.Add(time.Duration(i) * time.Second), Epoch: uint64(i), Freeze: time.Duration(i) * time.Millisecond,
 		}
 		for range 2 { // again must change nothing
 			if err := d.AddPoint(ctx, p); err != nil {

@@ -22,6 +22,7 @@ type pointRow struct {
 	Consistency  string
 	Method       string
 	Epoch        int64
+	Freeze       int64 // nanoseconds
 }
 
 func (r pointRow) resource() drs.RecoveryPoint {
@@ -29,6 +30,7 @@ func (r pointRow) resource() drs.RecoveryPoint {
 		ID: drs.RecoverySnapshotID(r.ID), SourceServer: drs.SourceServerID(r.SourceServer),
 		Expected: r.Expected.Time(), Taken: r.Taken.Time(),
 		Consistency: drs.Consistency(r.Consistency), Method: drs.CutMethod(r.Method), Epoch: uint64(r.Epoch),
+		Freeze: time.Duration(r.Freeze),
 	}
 }
 
@@ -37,6 +39,7 @@ func pointRowOf(p drs.RecoveryPoint) pointRow {
 		ID: string(p.ID), SourceServer: string(p.SourceServer),
 		Expected: stampOf(p.Expected), Taken: stampOf(p.Taken),
 		Consistency: string(p.Consistency), Method: string(p.Method), Epoch: int64(p.Epoch),
+		Freeze: int64(p.Freeze),
 	}
 }
 

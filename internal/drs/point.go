@@ -46,6 +46,9 @@ type RecoveryPoint struct {
 	Taken       time.Time
 	Consistency Consistency
 	Method      CutMethod
+	// Freeze is for how long the filesystems were held still; 0: they were not, or
+	// it is not known.
+	Freeze time.Duration
 	// Epoch numbers the commits of the server's main branch, from 1.
 	Epoch uint64
 }

@@ -78,7 +78,7 @@ func readModel(t testing.TB) *model {
 
 // extensions are the members that are ours and not in the model.
 var extensions = []string{
-	"DescribeRecoverySnapshotsRequestFilters.includeFuzzy", "RecoverySnapshot.consistency", "JobLogEventData.note",
+	"DescribeRecoverySnapshotsRequestFilters.includeFuzzy", "RecoverySnapshot.consistency", "RecoverySnapshot.method", "RecoverySnapshot.freezeMilliseconds", "JobLogEventData.note",
 }
 
 // sampleText is a value of each string shape of the requests.

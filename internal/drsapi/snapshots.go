@@ -35,6 +35,10 @@ type recoverySnapshot struct {
 	EBSSnapshots      []string           `json:"ebsSnapshots"`
 	// Consistency is our own: what the point promises about its disks.
 	Consistency string `json:"consistency" enum:"fuzzy,crash,filesystem,application"`
+	// Method and FreezeMilliseconds are our own, too: how the promise was kept, and for
+	// how long that held the filesystems still.
+	Method             string  `json:"method,omitempty"`
+	FreezeMilliseconds float64 `json:"freezeMilliseconds,omitempty"`
 }
 
 // describeRecoverySnapshots lists the recovery points of one server, oldest
@@ -89,7 +93,9 @@ func recoverySnapshotOf(p drs.RecoveryPoint, disks []drs.Disk) recoverySnapshot 
 		EBSSnapshots: mapped(disks, func(d drs.Disk) string {
 			return drs.VolumeSnapshotID(p.ID, d.Device)
 		}),
-		Consistency: string(p.Consistency),
+		Consistency:        string(p.Consistency),
+		Method:             string(p.Method),
+		FreezeMilliseconds: float64(p.Freeze.Microseconds()) / 1000,
 	}
 	if out.ExpectedTimestamp == "" { // required by the model
 		out.ExpectedTimestamp = out.Timestamp

@@ -151,6 +151,9 @@ func TestFrozenCuts(t *testing.T) {
 		if p.Consistency != drs.ApplicationConsistent {
 			t.Errorf("point %s is of consistency %s", p.ID, p.Consistency)
 		}
+		if p.Freeze <= 0 {
+			t.Errorf("point %s does not tell how long its freeze took", p.ID)
+		}
 		var dirs, checks []string
 		for volume, disk := range []struct{ check, options string }{
 			{"e2fsck -fn", "ro,noload"},

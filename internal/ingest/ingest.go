@@ -45,10 +45,15 @@ type Admission struct {
 type Settings struct {
 	EpochSpacing time.Duration // 0: the agent's choice
 	ThrottleMbps int64         // 0: unlimited
+	HoldNewDisks bool          // new disks of a machine are told, and not replicated by themselves
 }
 
-func (s Settings) wire() replication.Config {
-	return replication.Config{EpochSpacing: s.EpochSpacing, ThrottleMbps: uint32(min(max(s.ThrottleMbps, 0), 1<<31))}
+// wire is the message for an agent that speaks the version.
+func (s Settings) wire(version uint16) replication.Config {
+	return replication.Config{
+		EpochSpacing: s.EpochSpacing, ThrottleMbps: uint32(min(max(s.ThrottleMbps, 0), 1<<31)),
+		HoldNewDisks: s.HoldNewDisks && version >= replication.HostVersion,
+	}
 }
 
 // Config is what a Server needs. Fields without a default must be set.
@@ -297,7 +302,7 @@ func (s *Server) Connected(server drs.SourceServerID) bool {
 // does nothing when none is connected: the next session begins with them.
 func (s *Server) Reconfigure(server drs.SourceServerID, settings Settings) {
 	if session := s.session(server); session != nil && session.ready() {
-		config := settings.wire()
+		config := settings.wire(session.version)
 		if err := session.conn.Send(&config); err != nil {
 			s.log.Info("settings not sent; the next session has them", "server", server, "err", err)
 		}

@@ -140,7 +140,7 @@ func (w *worker) point(m *replication.Commit, now time.Time) *drs.RecoveryPoint 
 			p.Consistency = drs.CrashConsistent
 		}
 	case replication.MethodFrozen:
-		p.Method = drs.Frozen
+		p.Method, p.Freeze = drs.Frozen, m.Freeze
 		switch m.Consistency {
 		case replication.ConsistencyCrash:
 			p.Consistency = drs.CrashConsistent

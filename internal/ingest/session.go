@@ -145,7 +145,7 @@ func (s *session) welcome(ctx context.Context, account string) (Branch, error) {
 	if stopped == nil {
 		welcome := &replication.Welcome{
 			Version: s.version, HeadNumber: head.Number, HeadHash: head.Hash, DigestSeed: head.DigestSeed,
-			Sealed: sealed(head), Credit: s.srv.cfg.Credit, Settings: admission.Settings.wire(), Software: s.srv.cfg.Software,
+			Sealed: sealed(head), Credit: s.srv.cfg.Credit, Settings: admission.Settings.wire(s.version), Software: s.srv.cfg.Software,
 		}
 		if head.LastPoint != nil {
 			welcome.PointTaken = head.LastPoint.Taken

@@ -19,12 +19,15 @@ const (
 	ALPN = "lifeboat-replication"
 	// MinVersion and MaxVersion are the versions this program speaks.
 	MinVersion uint16 = 1
-	MaxVersion uint16 = 2
+	MaxVersion uint16 = 3
 
 	// RenewalVersion is the first version with Renewal and Certificate, and
 	// IdentityVersion that with the identities of disks.
 	RenewalVersion  uint16 = 2
 	IdentityVersion uint16 = 2
+	// HostVersion is the first version that tells how long a point's freeze took,
+	// and whether new disks are to be replicated.
+	HostVersion uint16 = 3
 
 	// DefaultPort is where a replication server listens.
 	DefaultPort = 1500
@@ -50,6 +53,8 @@ const (
 	// MaxDevice and MaxText bound device names and texts for people, in bytes.
 	MaxDevice = 1024
 	MaxText   = 4096
+	// MaxFreeze bounds the freeze of a point.
+	MaxFreeze = time.Hour
 	// MaxIdentity bounds identities of disks, in bytes.
 	MaxIdentity = 256
 	// MaxDigests bounds the chunks of one DigestRequest.

@@ -3,6 +3,7 @@ package replication
 import (
 	"fmt"
 	"slices"
+	"time"
 )
 
 // The payload of each message, field by field. docs/formats/replication.md has
@@ -112,8 +113,9 @@ func (m *Welcome) encode(e *encoder) {
 	e.flag(m.Sealed)
 	e.moment(m.PointTaken)
 	e.u32(m.Credit)
-	m.Settings.encode(e)
+	m.Settings.encodeFixed(e)
 	e.text(m.Software)
+	m.Settings.encodeLater(e)
 }
 
 func (m *Welcome) decode(d *decoder) {
@@ -124,15 +126,32 @@ func (m *Welcome) decode(d *decoder) {
 	m.Sealed = d.flag()
 	m.PointTaken = d.moment()
 	m.Credit = d.u32()
-	m.Settings.decode(d)
+	m.Settings.decodeFixed(d)
 	m.Software = d.text()
+	m.Settings.decodeLater(d)
 	if m.Credit < 2*MaxData {
 		d.fail("credit of %d bytes holds no message", m.Credit)
 	}
 }
 
-func (m *Config) encode(e *encoder) { e.millis(m.EpochSpacing); e.u32(m.ThrottleMbps) }
-func (m *Config) decode(d *decoder) { m.EpochSpacing = d.millis(); m.ThrottleMbps = d.u32() }
+func (m *Config) encode(e *encoder) { m.encodeFixed(e); m.encodeLater(e) }
+func (m *Config) decode(d *decoder) { m.decodeFixed(d); m.decodeLater(d) }
+
+// What version 1 has of the settings, and what came later, which ends its message.
+func (m *Config) encodeFixed(e *encoder) { e.millis(m.EpochSpacing); e.u32(m.ThrottleMbps) }
+func (m *Config) decodeFixed(d *decoder) { m.EpochSpacing = d.millis(); m.ThrottleMbps = d.u32() }
+
+func (m *Config) encodeLater(e *encoder) {
+	if m.HoldNewDisks {
+		e.flag(true)
+	}
+}
+
+func (m *Config) decodeLater(d *decoder) {
+	if len(d.b) > 0 {
+		m.HoldNewDisks = d.flag()
+	}
+}
 
 func (m *Disks) encode(e *encoder) {
 	if len(m.Disks) > MaxDisks {
@@ -268,6 +287,9 @@ func (m *Commit) encode(e *encoder) {
 	e.u64(m.Request)
 	e.moment(m.Expected)
 	e.moment(m.Taken)
+	if m.Freeze > 0 { // else as version 1 has it
+		e.u64(uint64(m.Freeze))
+	}
 }
 
 func (m *Commit) decode(d *decoder) {
@@ -276,6 +298,11 @@ func (m *Commit) decode(d *decoder) {
 	m.Consistency, m.Method = d.u8(), d.u8()
 	m.Request = d.u64()
 	m.Expected, m.Taken = d.moment(), d.moment()
+	if len(d.b) > 0 {
+		if m.Freeze = time.Duration(d.u64()); m.Freeze <= 0 || m.Freeze > MaxFreeze {
+			d.fail("a freeze of %d ns", m.Freeze)
+		}
+	}
 	if m.Point && (m.Consistency < ConsistencyFuzzy || m.Consistency > ConsistencyApplication || m.Taken.IsZero()) {
 		d.fail("point of consistency %d taken at %v", m.Consistency, m.Taken)
 	}

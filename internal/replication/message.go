@@ -67,6 +67,9 @@ type Welcome struct {
 type Config struct {
 	EpochSpacing time.Duration // milliseconds on the wire; 0: the agent's choice
 	ThrottleMbps uint32        // 0: unlimited
+	// HoldNewDisks: disks that are new to an agent of a whole machine are told, and not
+	// replicated by themselves. Since version 3; a server leaves it out before.
+	HoldNewDisks bool
 }
 
 // Disks tells the disks that the following epochs are about, agent to server.
@@ -173,6 +176,9 @@ type Commit struct {
 	Request  uint64
 	Expected time.Time
 	Taken    time.Time
+	// Freeze is for how long filesystems were held still; nanoseconds on the wire.
+	// Since version 3; an agent leaves it 0 before.
+	Freeze time.Duration
 }
 
 // Ack says that the epoch is durable in the vault: the agent may forget it.

@@ -53,7 +53,8 @@ func (c catalog) Admit(ctx context.Context, account string, id drs.SourceServerI
 }
 
 func (c catalog) settings(server drs.SourceServer) ingest.Settings {
-	return ingest.Settings{EpochSpacing: c.epoch, ThrottleMbps: server.ReplicationConfiguration.BandwidthThrottlingMbps}
+	config := server.ReplicationConfiguration
+	return ingest.Settings{EpochSpacing: c.epoch, ThrottleMbps: config.BandwidthThrottlingMbps, HoldNewDisks: !config.AutoReplicateNewDisks}
 }
 
 // register gives a machine its source server, a new one when the account may

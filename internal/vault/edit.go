@@ -3,6 +3,7 @@ package vault
 import (
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/vault/segment"
@@ -37,6 +38,7 @@ const (
 	kindTip       = 17
 	kindLoose     = 18
 	kindVolume2   = 19
+	kindPoint2    = 20
 )
 
 // upkeep tells whether edits leave alone what writers build on. A writer goes
@@ -88,6 +90,12 @@ func decodeEdits(body []byte) ([]edit, error) {
 			e = volumeEdit{v}
 		case kindPoint:
 			e = decodePoint(&f)
+		case kindPoint2:
+			p := decodePoint(&f)
+			if p.point.Freeze = time.Duration(f.u64()); p.point.Freeze <= 0 {
+				return nil, fmt.Errorf("edit of kind %d: point %s of a freeze of %d ns", kind, p.point.ID, p.point.Freeze)
+			}
+			e = p
 		case kindDropPoint:
 			e = dropPointEdit{drs.RecoverySnapshotID(f.str())}
 		case kindBase:
@@ -228,7 +236,12 @@ type pointEdit struct {
 	seq   uint64
 }
 
-func (pointEdit) kind() uint8 { return kindPoint }
+func (e pointEdit) kind() uint8 {
+	if e.point.Freeze > 0 {
+		return kindPoint2
+	}
+	return kindPoint
+}
 
 func (e pointEdit) put(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, e.seq)
@@ -237,7 +250,11 @@ func (e pointEdit) put(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, e.point.Epoch)
 	b = putString(b, string(e.point.ID))
 	b = putString(b, string(e.point.Consistency))
-	return putString(b, string(e.point.Method))
+	b = putString(b, string(e.point.Method))
+	if e.point.Freeze > 0 {
+		b = binary.LittleEndian.AppendUint64(b, uint64(e.point.Freeze))
+	}
+	return b
 }
 
 func decodePoint(f *cursor) pointEdit {

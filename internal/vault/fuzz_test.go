@@ -31,6 +31,7 @@ func someEdits() []edit {
 		dropPointEdit{"pit-1"},
 		pointEdit{drs.RecoveryPoint{ID: "pit-2", Taken: at, Consistency: drs.CrashConsistent, Method: drs.QuietPass, Epoch: 3}, 11},
 		pointEdit{drs.RecoveryPoint{ID: "pit-3", Taken: at, Consistency: drs.CrashConsistent, Method: drs.QuietPass, Epoch: 4}, 13},
+		pointEdit{drs.RecoveryPoint{ID: "pit-4", Taken: at, Consistency: drs.FilesystemConsistent, Method: drs.Frozen, Epoch: 5, Freeze: 83 * time.Millisecond}, 13},
 		dropManyEdit{"pit-2"},
 		holdEdit{hold{"i-2", 13, "pit-3"}},
 		holdEdit{hold{"i-3", 13, "pit-3"}},

@@ -1,6 +1,10 @@
 package show
 
-import "lifeboat/internal/client"
+import (
+	"fmt"
+
+	"lifeboat/internal/client"
+)
 
 // Points shows the recovery points of one server, newest first; more tells that
 // there are older ones.
@@ -14,7 +18,7 @@ func (p *Printer) Points(s client.Server, points []client.Point, more bool) {
 	p.printf("Recovery points of %s (%s), newest first:\n\n", name, s.ID)
 	rows := make([][]string, 0, len(points))
 	for _, point := range points {
-		rows = append(rows, []string{Duration(p.Now.Sub(point.Taken)), p.moment(&point.Taken), consistency(point.Consistency), point.ID})
+		rows = append(rows, []string{Duration(p.Now.Sub(point.Taken)), p.moment(&point.Taken), consistency(point), point.ID})
 	}
 	p.table([]string{"AGE", "TAKEN (" + p.zone() + ")", "CONSISTENCY", "ID"}, rows)
 	if more {
@@ -22,12 +26,15 @@ func (p *Printer) Points(s client.Server, points []client.Point, more bool) {
 	}
 }
 
-func consistency(c string) string {
-	switch c {
+func consistency(p client.Point) string {
+	switch p.Consistency {
 	case "fuzzy":
 		return "fuzzy: mixes moments, may not boot"
 	case "":
 		return "not told"
 	}
-	return c
+	if p.FreezeMilliseconds > 0 {
+		return fmt.Sprintf("%s, frozen %.0f ms", p.Consistency, p.FreezeMilliseconds)
+	}
+	return p.Consistency
 }

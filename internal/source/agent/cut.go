@@ -129,7 +129,7 @@ func (c *cutter) conclude(ctx context.Context, start time.Time, quiet bool, resu
 			return c.concludeCached(ctx, start, cached)
 		}
 		if c.unsealed || len(c.answering) > 0 {
-			if err := c.seal(ctx, start, replication.ConsistencyCrash, replication.MethodQuietPass); err != nil {
+			if err := c.seal(ctx, replication.Commit{Taken: start, Consistency: replication.ConsistencyCrash, Method: replication.MethodQuietPass}); err != nil {
 				return err
 			}
 		}
@@ -150,7 +150,7 @@ func (c *cutter) conclude(ctx context.Context, start time.Time, quiet bool, resu
 	overdue := start.Sub(c.restless) >= c.s.a.cfg.FuzzyAfter && start.Sub(c.lastFuzzy) >= c.s.a.cfg.FuzzyAfter
 	if c.unsealed && (impatient || overdue) {
 		c.s.a.log.Warn("disks did not rest: sealing a fuzzy point", "since", c.restless.UTC(), "passes", c.passes)
-		if err := c.seal(ctx, time.Now(), replication.ConsistencyFuzzy, replication.MethodNone); err != nil {
+		if err := c.seal(ctx, replication.Commit{Taken: time.Now(), Consistency: replication.ConsistencyFuzzy}); err != nil {
 			return err
 		}
 		c.lastFuzzy, c.unsealed = start, true // a consistent point is still owed
@@ -168,7 +168,7 @@ func (c *cutter) conclude(ctx context.Context, start time.Time, quiet bool, resu
 func (c *cutter) concludeCached(ctx context.Context, start time.Time, cached []string) error {
 	if c.unsealed || len(c.answering) > 0 {
 		c.s.a.log.Warn("disks are read through the page cache: sealing a fuzzy point", "disks", cached)
-		if err := c.seal(ctx, start, replication.ConsistencyFuzzy, replication.MethodNone); err != nil {
+		if err := c.seal(ctx, replication.Commit{Taken: start, Consistency: replication.ConsistencyFuzzy}); err != nil {
 			return err
 		}
 	}
@@ -176,12 +176,16 @@ func (c *cutter) concludeCached(ctx context.Context, start time.Time, cached []s
 	return nil
 }
 
-// seal commits a recovery point and waits until it is durable.
-func (c *cutter) seal(ctx context.Context, taken time.Time, consistency, method uint8) error {
+// seal commits a recovery point, of which the caller tells when and how it was taken,
+// and waits until it is durable.
+func (c *cutter) seal(ctx context.Context, commit replication.Commit) error {
 	if err := c.ship.begin(); err != nil {
 		return err
 	}
-	commit := replication.Commit{Point: true, Consistency: consistency, Method: method, Taken: taken, Expected: taken}
+	commit.Point, commit.Expected = true, commit.Taken
+	if c.s.welcome.Version < replication.HostVersion {
+		commit.Freeze = 0
+	}
 	if len(c.answering) > 0 {
 		// Requests may come in another order than they were numbered in.
 		commit.Request, commit.Expected = slices.Max(c.answering), c.askedAt
@@ -198,7 +202,7 @@ func (c *cutter) seal(ctx context.Context, taken time.Time, consistency, method 
 		return errRefused
 	}
 	c.unsealed, c.answering, c.triesToRest = false, nil, 0
-	c.s.a.log.Info("recovery point", "taken", taken.UTC(), "consistency", consistencyNames[consistency],
+	c.s.a.log.Info("recovery point", "taken", commit.Taken.UTC(), "consistency", consistencyNames[commit.Consistency],
 		"epoch", c.s.a.ledger.at().number, "dur", time.Since(begun))
 	return nil
 }

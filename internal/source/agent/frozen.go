@@ -138,7 +138,7 @@ func (c *cutter) frozenCut(ctx context.Context) (sealed bool, err error) {
 	}
 	a.freezer.held(time.Now(), held)
 	a.log.Info("frozen cut", "freeze", held, "filesystems", len(mounts), "changed_bytes", result.bytes)
-	if err := c.seal(ctx, at, consistency, replication.MethodFrozen); err != nil {
+	if err := c.seal(ctx, replication.Commit{Taken: at, Consistency: consistency, Method: replication.MethodFrozen, Freeze: held}); err != nil {
 		return false, err
 	}
 	c.restless, c.passes = time.Time{}, 0
