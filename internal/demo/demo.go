@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"lifeboat/internal/demo/guest"
@@ -38,10 +39,12 @@ const (
 	// Enough orders that a recovery without them would be noticed.
 	wantOrders = 20
 	// Points to wait for, so that replication is seen to go on after the first sync.
-	wantPoints = 2
+	wantPoints = 3
 	// Orders to let in after that, so that the machine does not die at a moment of
 	// our choosing.
 	ordersAfterPoint = 4
+	// The spacing of recovery points.
+	epoch = time.Second
 
 	// These only end a demo that hangs; on two cores everything takes a minute or two.
 	bootLimit     = 4 * time.Minute
@@ -82,7 +85,6 @@ type stage struct {
 	image     string
 	source    *guest.Machine
 	server    *rig.Server
-	agent     *rig.Process
 	recovered recovered
 }
 
@@ -148,9 +150,12 @@ func (s *stage) openShop(ctx context.Context) error {
 	done := s.progress("building a small Linux machine (kernel and busybox of this distribution)")
 	spec := guest.Spec{
 		Hostname: hostname,
-		// Customers come in groups: between them the disk is quiet for a moment, and a
-		// tracker that compares checksums can prove a point crash-consistent.
-		Orders: &guest.Orders{PerSecond: 5, Burst: 12, Rest: 3 * time.Second},
+		SizeMiB:  256,
+		Orders:   &guest.Orders{PerSecond: 5}, // without a pause: the disk is never at rest
+		Agent: &guest.Agent{
+			Binary: s.Binary, Server: s.seenByGuest(), CAFile: s.server.CAFile, Token: s.server.Token,
+			Args: []string{"--tracker", "ebpf", "--epoch", epoch.String()},
+		},
 	}
 	if err := os.Remove(s.image); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -165,7 +170,7 @@ func (s *stage) openShop(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.source, err = guest.Start(context.WithoutCancel(ctx), guest.Config{Image: s.image, ConsoleCopy: console})
+	s.source, err = guest.Start(context.WithoutCancel(ctx), guest.Config{Image: s.image, MemoryMiB: 512, CPUs: 2, Network: true, ConsoleCopy: console})
 	if err != nil {
 		return errors.Join(err, console.Close())
 	}
@@ -182,13 +187,17 @@ func (s *stage) openShop(ctx context.Context) error {
 	return nil
 }
 
-// disaster kills the machine and its agent, and returns what was lost with them.
+// seenByGuest is the URL of the API as the shop's machine reaches it.
+func (s *stage) seenByGuest() string {
+	return strings.Replace(s.server.Endpoint, "127.0.0.1", guest.HostAddress, 1)
+}
+
+// disaster kills the machine with its agent, and returns what was lost with them.
 func (s *stage) disaster() disaster {
 	s.source.Kill()
 	at := time.Now()
-	s.agent.Kill()
 	d := disaster{at: at, lastConfirmed: s.source.Console.LastDurable()}
-	s.say("%s", s.bold("DISASTER: "+hostname+" and its agent are killed without warning (SIGKILL)"))
+	s.say("%s", s.bold("DISASTER: "+hostname+" is killed without warning (SIGKILL), and the agent within"))
 	s.say("the last order it had confirmed was number %d", d.lastConfirmed)
 	return d
 }
@@ -205,9 +214,6 @@ func (s *stage) cleanUp(ctx context.Context) error {
 	defer cancel()
 	var errs []error
 	errs = append(errs, s.recovered.terminate(ctx, s))
-	if s.agent != nil {
-		s.agent.Kill()
-	}
 	if s.source != nil {
 		s.source.Kill()
 	}

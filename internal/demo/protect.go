@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -24,7 +23,6 @@ type protection struct {
 	server     string
 	total      int64 // bytes of its disks
 	replicated int64 // bytes of them that the vault vouches for
-	sent       int64 // bytes that left the agent, 0 when the kernel does not tell
 	stored     int64 // bytes on the vault's disk
 	syncTook   time.Duration
 	points     int
@@ -36,14 +34,10 @@ type protection struct {
 func (s *stage) protect(ctx context.Context) (protection, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, protectLimit, errors.New("replication took too long"))
 	defer cancel()
-	done := s.progress("replicating its disk to the vault while it works")
+	done := s.progress("its agent replicates the disk to the vault while the shop works")
 	began := time.Now()
-	var err error
-	s.agent, err = s.StartAgent(s.server.Client, "agent", s.image, "--hostname", hostname, "--epoch", "1s")
-	if err != nil {
-		return protection{}, err
-	}
 	var p protection
+	var err error
 	for p.syncTook == 0 {
 		server, err := s.sourceServer(ctx)
 		if err != nil {
@@ -64,7 +58,7 @@ func (s *stage) protect(ctx context.Context) (protection, error) {
 	}
 	done("%s is protected as %s: %s of disk replicated in %s", hostname, p.server, megabytes(p.total), seconds(p.syncTook))
 
-	done = s.progress("waiting for crash-consistent recovery points while orders come in")
+	done = s.progress("waiting for consistent recovery points while orders come in without a pause")
 	var enough time.Time // when enough orders were in, zero before
 	for {
 		p.points, p.lastPoint, err = s.points(ctx, p.server)
@@ -89,7 +83,6 @@ func (s *stage) protect(ctx context.Context) (protection, error) {
 			return p, err
 		}
 	}
-	p.sent = bytesWritten(s.agent.PID())
 	p.stored = sizeBelow(filepath.Join(s.Data(), "vault"))
 	done("%d orders confirmed so far, %d recovery points to choose from", s.source.Console.LastDurable(), p.points)
 	return p, nil
@@ -97,8 +90,11 @@ func (s *stage) protect(ctx context.Context) (protection, error) {
 
 // waitABit paces the questions, and notices when a process that is needed is gone.
 func (s *stage) waitABit(ctx context.Context) error {
-	if err := errors.Join(s.server.Ended(), s.agent.Ended()); err != nil {
+	if err := s.server.Ended(); err != nil {
 		return err
+	}
+	if ended, found := s.source.Console.Last(guest.AgentEnded); found {
+		return fmt.Errorf("the shop's agent ended: %s", ended.Text)
 	}
 	select {
 	case <-s.source.Done():
@@ -169,22 +165,6 @@ func confirmedBefore(console *guest.Console, moment time.Time) int {
 		}
 	}
 	return n
-}
-
-// bytesWritten is what a process has written to sockets and files, which for the
-// agent is what it sent; the kernel counts it.
-func bytesWritten(pid int) int64 {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(data)) {
-		var n int64
-		if _, err := fmt.Sscanf(line, "wchar: %d", &n); err == nil {
-			return n
-		}
-	}
-	return 0
 }
 
 func sizeBelow(dir string) int64 {

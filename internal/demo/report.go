@@ -15,13 +15,10 @@ func (s *stage) report(p protection, d disaster) error {
 
 	s.heading("What happened")
 	s.detail("disk protected", "%s, in the vault after %s", megabytes(p.total), seconds(p.syncTook))
-	if p.sent > 0 {
-		s.detail("bytes sent by the agent", "%s (zeros and unchanged blocks are not sent, the rest is compressed)", megabytes(p.sent))
-	}
 	s.detail("bytes in the vault", "%s for %d recovery points (compressed and encrypted)", megabytes(p.stored), p.points)
 	s.detail("recovery point used", "%s at %s, %s before the disaster", r.pointID, clock(r.pointTaken), seconds(d.at.Sub(r.pointTaken)))
 	s.detail("its consistency", "%s", explainConsistency(s.server.Consistency(r.pointID)))
-	s.detail("what that takes", "today's tracker reads the whole disk: such a point needs a moment's rest, and this shop rests between bursts of orders")
+	s.detail("recovery points asked for", "one every %s, of a disk that is never at rest", epoch)
 	s.detail("orders confirmed by the dead machine", "%d, of which %d before that point", d.lastConfirmed, promised)
 	s.detail("orders recovered", "%s", describeLedger(r.ledger))
 	s.detail("orders lost", "%s", describeLoss(lost))

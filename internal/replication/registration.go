@@ -46,14 +46,15 @@ type RegistrationError struct {
 	Message string `json:"message"` // tells the next step
 }
 
-// CompleteAddress gives a replication address its host, where it has none or an
-// unspecified one, and its port.
+// CompleteAddress gives a replication address its port, and the host that the agent
+// registered at, where it has none, an unspecified one or the server's own loopback,
+// which reaches the server from itself only.
 func CompleteAddress(address, host string) string {
 	h, port, err := net.SplitHostPort(address)
 	if err != nil {
 		h, port = address, strconv.Itoa(DefaultPort)
 	}
-	if ip := net.ParseIP(h); h == "" || ip != nil && ip.IsUnspecified() {
+	if ip := net.ParseIP(h); h == "" || ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
 		h = host
 	}
 	return net.JoinHostPort(h, port)

@@ -8,6 +8,9 @@ func TestCompleteAddress(t *testing.T) {
 		{":1600", "dr.example", "dr.example:1600"},
 		{"0.0.0.0:1500", "10.0.2.2", "10.0.2.2:1500"},
 		{"[::]:1500", "fd00::1", "[fd00::1]:1500"},
+		{"127.0.0.1:1500", "10.0.2.2", "10.0.2.2:1500"},
+		{"127.0.0.1:1500", "127.0.0.1", "127.0.0.1:1500"},
+		{"[::1]:1500", "localhost", "localhost:1500"},
 		{"vault.example:99", "dr.example", "vault.example:99"},
 		{"vault.example", "dr.example", "vault.example:1500"},
 	} {

@@ -40,6 +40,8 @@ type Spec struct {
 	Firmware Firmware
 	// Orders is the workload; nil means none.
 	Orders *Orders
+	// Agent protects the machine from within; nil means none.
+	Agent *Agent
 	// Files are written to the root filesystem by their absolute path, and
 	// printed on the console at every boot between the lines
 	// "FILE <path> sha256=<digest>" and "END <path>".
@@ -57,6 +59,19 @@ type Orders struct {
 	Burst int
 	Rest  time.Duration
 }
+
+// Agent is a Lifeboat agent that is started before the orders, with the machine's
+// disk to replicate. Where it ends, the console says "AGENT ENDED" and why.
+type Agent struct {
+	Binary string   // path of lifeboat on this host; it is copied into the machine
+	Server string   // URL of the API, as the machine sees it: the host is HostAddress
+	CAFile string   // path on this host
+	Token  string   // install token
+	Args   []string // further arguments, none with spaces
+}
+
+// HostAddress is the host's loopback address as a machine with a network sees it.
+const HostAddress = "10.0.2.2"
 
 const (
 	defaultSizeMiB = 128

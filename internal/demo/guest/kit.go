@@ -15,7 +15,7 @@ import (
 )
 
 // kitVersion changes when what a kit holds does, so that old ones are left alone.
-const kitVersion = "kit-v1"
+const kitVersion = "kit-v2"
 
 // kit is what every guest is made of, taken from packages of the distribution
 // and kept in the cache: a kernel, the modules it needs to reach its disk, and

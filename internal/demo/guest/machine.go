@@ -21,6 +21,9 @@ type Config struct {
 	Firmware Firmware
 	// MemoryMiB and CPUs default to 256 and 1.
 	MemoryMiB, CPUs int
+	// Network lets the machine reach the host, and what the host reaches; without it
+	// the machine has a card that leads nowhere.
+	Network bool
 	// QMPSocket, when not empty, is where QEMU listens for QMP.
 	QMPSocket string
 	// ConsoleCopy, when not nil, gets everything the serial console prints.
@@ -59,7 +62,7 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 		"-blockdev", "driver=file,node-name=file0,filename=" + escape(cfg.Image),
 		"-blockdev", "driver=raw,node-name=disk0,file=file0",
 		"-device", "virtio-blk-pci,drive=disk0,bootindex=0",
-		"-netdev", "user,id=net0,restrict=on", "-device", "virtio-net-pci,netdev=net0",
+		"-netdev", "user,id=net0,restrict=" + onOff(!cfg.Network), "-device", "virtio-net-pci,netdev=net0",
 	}
 	if cfg.Firmware == UEFI {
 		code, vars, err := uefiFirmware(filepath.Dir(cfg.Image))
@@ -115,6 +118,13 @@ func (m *Machine) removeVars() {
 	if m.vars != "" {
 		_ = os.Remove(m.vars)
 	}
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
 }
 
 // escape keeps a comma in a file name from ending a QEMU option.

@@ -13,6 +13,7 @@ var (
 	OrdersFound     = regexp.MustCompile(`^ORDERS FOUND first=(\d+) last=(\d+) missing=(\d+) torn=(\d+)(?: repeated=(\d+))?$`)
 	OrderDurable    = regexp.MustCompile(`^order (\d+) durable$`)
 	WorkloadRunning = regexp.MustCompile(`^WORKLOAD RUNNING$`)
+	AgentEnded      = regexp.MustCompile(`^AGENT ENDED status=(\d+) (.*)`)
 )
 
 // Ledger is what a guest found when it checked its orders at boot.

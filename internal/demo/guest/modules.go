@@ -14,10 +14,10 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// wantedModules reach the disk on every bus that a machine may get, and hear the
-// power button. One that the kernel has built in, or lacks, is left out.
+// wantedModules reach the disk on every bus that a machine may get and the network,
+// and hear the power button. One that the kernel has built in, or lacks, is left out.
 var wantedModules = []string{
-	"virtio_pci", "virtio_blk", "nvme", "virtio_scsi", "sd_mod", "ahci", "ext4", "crc32c_generic", "button", "evdev",
+	"virtio_pci", "virtio_blk", "nvme", "virtio_scsi", "sd_mod", "ahci", "ext4", "crc32c_generic", "button", "evdev", "virtio_net",
 }
 
 // collectModules writes the wanted modules found below tree, and those they

@@ -24,6 +24,9 @@ var rootInit []byte
 //go:embed files/orders
 var ordersScript []byte
 
+//go:embed files/agent
+var agentScript []byte
+
 // writeRoot lays out the root filesystem of the machine below dir.
 func writeRoot(dir string, spec Spec, kit kit) error {
 	for _, sub := range []string{
@@ -63,6 +66,19 @@ func writeRoot(dir string, spec Spec, kit kit) error {
 	if spec.Orders != nil {
 		files["etc/orders.conf"] = fmt.Appendf(nil, "PER_SECOND=%d\nBURST=%d\nREST_MS=%d\n",
 			spec.Orders.PerSecond, spec.Orders.Burst, spec.Orders.Rest.Milliseconds())
+	}
+	if a := spec.Agent; a != nil {
+		authority, err := os.ReadFile(a.CAFile)
+		if err != nil {
+			return err
+		}
+		if err := copyFile(a.Binary, filepath.Join(dir, "sbin/lifeboat"), 0o755); err != nil {
+			return err
+		}
+		files["sbin/agent"] = agentScript
+		files["etc/lifeboat/ca.pem"] = authority
+		files["etc/lifeboat/token"] = []byte(a.Token + "\n")
+		files["etc/lifeboat/arguments"] = []byte(strings.Join(append([]string{"--server", a.Server}, a.Args...), " ") + "\n")
 	}
 	for path, content := range spec.Files {
 		files[strings.TrimPrefix(path, "/")] = content

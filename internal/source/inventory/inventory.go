@@ -124,7 +124,11 @@ func (c Collector) machineID() string {
 
 // DMIUUID is the firmware's name of the machine; only root may read it.
 func (c Collector) DMIUUID() string {
-	return strings.ToLower(c.line("sys/class/dmi/id/product_uuid"))
+	uuid := strings.ToLower(c.line("sys/class/dmi/id/product_uuid"))
+	if strings.Trim(uuid, "0-") == "" || strings.Trim(uuid, "f-") == "" {
+		return "" // what firmware says that has none, on any number of machines
+	}
+	return uuid
 }
 
 func (c Collector) vmwareUUID() string {

@@ -89,6 +89,15 @@ func TestCollect(t *testing.T) {
 	}
 }
 
+// Firmware without a UUID of its own says so in these ways on any number of machines.
+func TestNoFirmwareUUID(t *testing.T) {
+	for _, none := range []string{"", "00000000-0000-0000-0000-000000000000\n", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF\n"} {
+		if got := machine(t, map[string]string{"sys/class/dmi/id/product_uuid": none}).DMIUUID(); got != "" {
+			t.Errorf("%q gives %q", none, got)
+		}
+	}
+}
+
 func TestOverridesAndImages(t *testing.T) {
 	c := machine(t, map[string]string{"proc/cpuinfo": twoSockets, "etc/machine-id": "host"})
 	image := []Disk{{"/images/db.img", 1 << 30, false}}
