@@ -33,6 +33,7 @@ zstd                                  zstd           zstd             zstd      
 losetup                               mount          util-linux       util-linux   losetup
 mkfs.xfs                              xfsprogs       xfsprogs         xfsprogs     xfsprogs
 dmsetup                               dmsetup        device-mapper    device-mapper device-mapper
+lvm                                   lvm2           lvm2             lvm2         lvm2
 sfdisk                                fdisk          util-linux       util-linux   sfdisk
 gcc                                   gcc            gcc              gcc          gcc
 /usr/include/stdlib.h                 libc6-dev      glibc-devel      glibc        musl-dev

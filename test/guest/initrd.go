@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,14 +19,14 @@ var modules = []string{
 }
 
 // tools of the host that machines have besides busybox.
-var tools = []string{"mke2fs", "mkfs.xfs", "dmsetup", "e2fsck", "xfs_repair"}
+var tools = []string{"mke2fs", "mkfs.xfs", "dmsetup", "e2fsck", "xfs_repair", "lvm"}
 
 const initScript = `#!/bin/sh
 export PATH=/bin HOME=/
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-mkdir -p /tmp /mnt /run /etc
+mkdir -p /tmp /mnt /run/lock /etc/lvm
 mount -t tmpfs tmp /tmp
 for module in $(cat /modules/order); do insmod /modules/$module 2>/dev/null; done
 ip link set lo up
@@ -36,7 +37,7 @@ exec /inside serve
 
 // writeInitrd writes the only filesystem of a machine: busybox, modules, tools and
 // the helper.
-func writeInitrd(ctx context.Context, path string) (kernel string, err error) {
+func writeInitrd(ctx context.Context, path string, more map[string]string) (kernel string, err error) {
 	p, err := parts.OpenParts(ctx, modules)
 	if err != nil {
 		return "", err
@@ -48,6 +49,7 @@ func writeInitrd(ctx context.Context, path string) (kernel string, err error) {
 		return "", fmt.Errorf("build the helper: %w: %s", err, out)
 	}
 	files := map[string]string{"inside": helper, "bin/busybox": p.Busybox} // in the guest: on the host
+	maps.Copy(files, more)
 	for _, tool := range tools {
 		if err := addTool(ctx, files, tool); err != nil {
 			return "", err

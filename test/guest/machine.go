@@ -3,7 +3,6 @@ package guest
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -12,12 +11,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	parts "lifeboat/internal/demo/guest"
+	"lifeboat/internal/qmp"
 )
 
 // Bus is how a disk is attached.
@@ -37,12 +36,26 @@ type Disk struct {
 // bootLimit only keeps a hung machine from hanging the tests.
 const bootLimit = 4 * time.Minute
 
+// Config says what a machine has.
+type Config struct {
+	Disks []Disk
+	// Files are put into the machine, by their path there without the first slash,
+	// executable; the values are paths on the host. Libraries do not come along.
+	Files map[string]string
+	// Logs are names of virtio ports. What is written to /dev/virtio-ports/NAME, or
+	// by a program that was started by that name, is added to a file of the host.
+	Logs []string
+}
+
 // Machine is a running guest.
 type Machine struct {
-	Console *parts.Console
+	Console *parts.Console // of the latest boot
 
+	dir    string // of its sockets, archive and logs
+	args   []string
+	qmp    *qmp.Conn
 	cmd    *exec.Cmd
-	once   sync.Once
+	killed bool
 	ended  chan struct{}
 	line   net.Conn
 	answer *bufio.Reader
@@ -50,21 +63,26 @@ type Machine struct {
 
 var ready = regexp.MustCompile(`^GUEST READY`)
 
-// Start boots a machine and returns when it takes commands. It is killed when the
-// test ends.
+// Start boots a machine with disks and nothing else. See Boot.
 func Start(t *testing.T, disks ...Disk) *Machine {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), bootLimit)
-	t.Cleanup(cancel)
+	return Boot(t, Config{Disks: disks})
+}
+
+// Boot boots a machine and returns when it takes commands. It is killed when the
+// test ends.
+func Boot(t *testing.T, cfg Config) *Machine {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "guest-") // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	m, err := start(ctx, dir, disks)
-	if err != nil {
+	m := &Machine{dir: dir}
+	if err := m.prepare(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
+	m.boot(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("console:\n%s", m.Console.Tail(40))
@@ -74,94 +92,105 @@ func Start(t *testing.T, disks ...Disk) *Machine {
 	return m
 }
 
-func start(ctx context.Context, dir string, disks []Disk) (*Machine, error) {
-	initrd := filepath.Join(dir, "initrd")
-	kernel, err := writeInitrd(ctx, initrd)
+// Restart cuts the machine's power and boots it again, with the disks as they are.
+func (m *Machine) Restart(t *testing.T) {
+	t.Helper()
+	m.Kill()
+	m.boot(t)
+}
+
+// Log is the file of the host that a log of Config.Logs is written to.
+func (m *Machine) Log(name string) string { return filepath.Join(m.dir, name+".log") }
+
+// prepare writes the machine's archive and its command line.
+func (m *Machine) prepare(ctx context.Context, cfg Config) error {
+	initrd := filepath.Join(m.dir, "initrd")
+	kernel, err := writeInitrd(ctx, initrd, cfg.Files)
 	if err != nil {
-		return nil, fmt.Errorf("start guest: %w", err)
+		return fmt.Errorf("start guest: %w", err)
 	}
-	socket := filepath.Join(dir, "commands")
-	args := []string{
-		"-accel", "tcg,thread=multi", "-M", "q35", "-cpu", "qemu64", "-smp", "2", "-m", "640",
+	m.args = []string{
+		"-accel", "tcg,thread=multi", "-M", "q35", "-cpu", "qemu64", "-smp", "2", "-m", "768",
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
 		"-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet no_timer_check panic=-1",
-		"-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0",
-		"-device", "virtio-rng-pci", "-device", "virtio-serial", "-chardev", "socket,id=commands,server=on,wait=off,path=" + socket,
+		"-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,id=net0",
+		"-qmp", "unix:" + m.socket("qmp") + ",server=on,wait=off",
+		"-device", "virtio-rng-pci", "-device", "virtio-serial", "-chardev", "socket,id=commands,server=on,wait=off,path=" + m.socket("commands"),
 		"-device", "virtserialport,chardev=commands,name=commands",
 	}
-	for i, d := range disks {
-		args = append(args, "-blockdev", fmt.Sprintf("driver=raw,node-name=d%d,discard=unmap,file.driver=file,file.filename=%s", i, d.Path))
+	for _, name := range cfg.Logs {
+		m.args = append(m.args, "-chardev", fmt.Sprintf("file,id=%s,append=on,path=%s", name, m.Log(name)),
+			"-device", fmt.Sprintf("virtserialport,chardev=%s,name=%s", name, name))
+	}
+	for i, d := range cfg.Disks {
+		m.args = append(m.args, "-blockdev", fmt.Sprintf("driver=raw,node-name=d%d,discard=unmap,file.driver=file,file.filename=%s", i, d.Path))
 		if d.Bus == NVMe {
-			args = append(args, "-device", fmt.Sprintf("nvme,drive=d%d,serial=%d", i, i))
+			m.args = append(m.args, "-device", fmt.Sprintf("nvme,drive=d%d,serial=%d", i, i))
 		} else {
-			args = append(args, "-device", fmt.Sprintf("virtio-blk-pci,drive=d%d", i))
+			m.args = append(m.args, "-device", fmt.Sprintf("virtio-blk-pci,drive=d%d", i))
 		}
 	}
-	m := &Machine{Console: parts.NewConsole(), ended: make(chan struct{})}
-	m.cmd = exec.Command("qemu-system-x86_64", args...) //nolint:noctx // it lives until Kill
+	return nil
+}
+
+func (m *Machine) socket(name string) string { return filepath.Join(m.dir, name) }
+
+// boot starts QEMU and waits until the machine takes commands.
+func (m *Machine) boot(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), bootLimit)
+	defer cancel()
+	m.Console, m.ended, m.killed = parts.NewConsole(), make(chan struct{}), false
+	m.cmd = exec.Command("qemu-system-x86_64", m.args...) //nolint:noctx // it lives until Kill
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	var complaints strings.Builder
 	m.cmd.Stdout, m.cmd.Stderr = m.Console, &complaints
 	if err := m.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start guest: %w", err)
+		t.Fatalf("start guest: %v", err)
 	}
+	console, cmd, ended := m.Console, m.cmd, m.ended
 	go func() {
-		defer close(m.ended)
-		err := m.cmd.Wait()
-		m.Console.Close(fmt.Errorf("machine ended: %w %s", errors.Join(err), complaints.String()))
+		defer close(ended)
+		err := cmd.Wait()
+		console.Close(fmt.Errorf("machine ended: %w %s", errors.Join(err), complaints.String()))
 	}()
-	_, err = m.Console.Wait(ctx, 0, ready)
+	_, err := m.Console.Wait(ctx, 0, ready)
 	if err == nil {
-		m.line, err = (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		m.line, err = (&net.Dialer{}).DialContext(ctx, "unix", m.socket("commands"))
+	}
+	var control net.Conn
+	if err == nil {
+		control, err = (&net.Dialer{}).DialContext(ctx, "unix", m.socket("qmp"))
+	}
+	if err == nil {
+		m.qmp, err = qmp.New(ctx, control)
 	}
 	if err != nil {
 		m.Kill()
-		return nil, fmt.Errorf("start guest: %w\n%s", err, m.Console.Tail(20))
+		t.Fatalf("start guest: %v\n%s", err, m.Console.Tail(20))
 	}
 	m.answer = bufio.NewReader(m.line)
-	return m, nil
 }
 
 // Kill ends the machine as a power cut would. It is safe to repeat.
 func (m *Machine) Kill() {
-	m.once.Do(func() {
+	if !m.killed {
+		m.killed = true
 		_ = m.cmd.Process.Kill() // it may have ended by itself
 		if m.line != nil {
 			_ = m.line.Close()
 		}
-	})
+		if m.qmp != nil {
+			_ = m.qmp.Close()
+		}
+	}
 	<-m.ended
 }
 
-// Command and Answer are what goes over the line, a JSON object a line.
-type (
-	Command struct{ Args []string }
-	Answer  struct {
-		Output string // stdout and stderr
-		Error  string // empty: it exited with 0
-	}
-)
-
-// Run runs a program in the machine and returns what it printed. One at a time.
-func (m *Machine) Run(t *testing.T, args ...string) string {
+// Plug pulls the machine's network cable, or puts it back.
+func (m *Machine) Plug(t *testing.T, in bool) {
 	t.Helper()
-	raw, err := json.Marshal(Command{args})
-	if err == nil {
-		_, err = m.line.Write(append(raw, '\n'))
+	if err := m.qmp.Run(t.Context(), "set_link", map[string]any{"name": "net0", "up": in}, nil); err != nil {
+		t.Fatal(err)
 	}
-	var line []byte
-	if err == nil {
-		line, err = m.answer.ReadBytes('\n')
-	}
-	var a Answer
-	if err == nil {
-		err = json.Unmarshal(line, &a)
-	}
-	if err != nil {
-		t.Fatalf("run %q in the guest: %v", args, err)
-	}
-	if a.Error != "" {
-		t.Fatalf("%q in the guest: %s\n%s", args, a.Error, a.Output)
-	}
-	return a.Output
 }

@@ -3,71 +3,32 @@
 package main
 
 import (
-	"bufio"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 func main() {
-	err := errors.New("usage: inside serve | track")
+	err := errors.New("usage: inside serve | track | write PLAN FLOOR | check PLAN UPTO | kill-frozen WRITER VICTIM")
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "serve":
 			err = serve()
 		case "track":
 			err = track()
+		case "write":
+			err = write(os.Args[2:])
+		case "check":
+			err = check(os.Args[2:])
+		case "kill-frozen":
+			err = killFrozen(os.Args[2:])
 		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "inside:", err)
 		os.Exit(1)
-	}
-}
-
-type command struct{ Args []string }
-
-type answer struct{ Output, Error string }
-
-// serve runs what the host asks for, one command after the other.
-func serve() error {
-	port, err := openPort("commands")
-	if err != nil {
-		return err
-	}
-	lines := bufio.NewReader(port)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if len(line) == 0 { // the host is not connected
-			time.Sleep(20 * time.Millisecond)
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		var c command
-		if err := json.Unmarshal(line, &c); err != nil || len(c.Args) == 0 {
-			return fmt.Errorf("command %q: %w", line, err)
-		}
-		var a answer
-		out, err := exec.CommandContext(context.Background(), c.Args[0], c.Args[1:]...).CombinedOutput()
-		a.Output = string(out)
-		if err != nil {
-			a.Error = err.Error()
-		}
-		raw, err := json.Marshal(a)
-		if err != nil {
-			return err
-		}
-		if _, err := port.Write(append(raw, '\n')); err != nil {
-			return err
-		}
 	}
 }
 
