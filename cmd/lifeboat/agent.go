@@ -41,7 +41,7 @@ type protectCommand struct {
 
 // agentFlags are what the agent and its installation have in common.
 type agentFlags struct {
-	Tracker string        `default:"scan" enum:"auto,scan,ebpf,qemu" help:"How changed blocks are found: scan (all is read and compared), ebpf (the kernel marks writes to block devices; not yet proven on stacked devices, see docs/roadmap.md), or auto: ebpf where it works."`
+	Tracker string        `default:"auto" enum:"auto,scan,ebpf,qemu" help:"How changed blocks are found: ebpf (the kernel marks writes to block devices), scan (all is read and compared), or auto: ebpf where it works."`
 	Epoch   time.Duration `placeholder:"5s" help:"Spacing of recovery points; the server's choice by default."`
 
 	AuditDays int `default:"30" placeholder:"N" help:"With the ebpf tracker: read and compare all disks once in so many days, while they are at rest, to make sure that no write was missed. 0 never does."`

@@ -2,24 +2,22 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os/exec"
-	"sync/atomic"
 	"time"
-
-	"github.com/zeebo/xxh3"
 
 	"lifeboat/internal/source/blocktrack"
 	"lifeboat/internal/source/blocktrack/ebpf"
+	"lifeboat/internal/source/blocktrack/tracktest"
 )
 
 // stage is work done between two readings of all disks.
 type stage struct{ name, script string }
 
-// disks are watched; stacks of devices are built on them. Every stage leaves the
-// filesystems quiet: what is read is what there is.
+// disks are watched; stacks of devices are built on them. The
+// filesystems are never quite at rest: ext4 goes on making inode tables that mke2fs
+// left out, which dm-crypt turns into changes.
 var disks = []string{"/dev/vda", "/dev/vdb", "/dev/vdc", "/dev/vdd", "/dev/nvme0n1"}
 
 var stages = []stage{
@@ -74,34 +72,10 @@ var stages = []stage{
 		blkdiscard -o 1048576 -l 1048576 /dev/vda2`},
 }
 
-// mirror is what a reading found.
-type mirror struct {
-	dev   *blocktrack.Disk
-	table *blocktrack.Table
-}
-
-// read returns how many chunks changed.
-func (m mirror) read(c blocktrack.Changes) (int64, error) {
-	var n atomic.Int64
-	err := blocktrack.Read(context.Background(), m.dev, m.table, c, 2, new(atomic.Int64), func(chunk blocktrack.Chunk) error {
-		m.table.Set(chunk.Index, chunk.Digest)
-		n.Add(1)
-		return nil
-	})
-	return n.Load(), err
-}
-
-func digest(chunk []byte) (d blocktrack.Digest) {
-	h := xxh3.Hash128(chunk)
-	binary.LittleEndian.PutUint64(d[:], h.Lo)
-	binary.LittleEndian.PutUint64(d[8:], h.Hi)
-	return d
-}
-
 // track runs the stages and compares what the tracker named with what changed.
 func track() error {
 	var watch []ebpf.Disk
-	var mirrors []mirror
+	var devices []*blocktrack.Disk
 	for _, path := range disks {
 		dev, err := blocktrack.Open(path)
 		if err != nil {
@@ -112,7 +86,7 @@ func track() error {
 			return err
 		}
 		watch = append(watch, ebpf.Disk{Path: path, Size: size})
-		mirrors = append(mirrors, mirror{dev, blocktrack.NewTable(size, digest)})
+		devices = append(devices, dev)
 	}
 	began := time.Now()
 	tracker, err := ebpf.Open(watch)
@@ -124,10 +98,13 @@ func track() error {
 	if _, err := tracker.Swap(context.Background()); err != nil {
 		return err
 	}
-	for _, m := range mirrors {
-		if _, err := m.read(blocktrack.Changes{All: true}); err != nil {
+	var followers []*tracktest.Follower
+	for _, dev := range devices {
+		f, err := tracktest.NewFollower(dev)
+		if err != nil {
 			return err
 		}
+		followers = append(followers, f)
 	}
 	var missed error
 	fmt.Printf("first reading done after %.1fs\n", time.Since(began).Seconds())
@@ -137,26 +114,28 @@ func track() error {
 			log, _ := exec.CommandContext(context.Background(), "dmesg").CombinedOutput()
 			return fmt.Errorf("%s: %w: %s\n%s", s.name, err, out, log[max(0, len(log)-1000):])
 		}
-		changes, err := tracker.Swap(context.Background())
+		before, err := tracker.Swap(context.Background())
 		if err != nil {
 			return err
 		}
-		for i, c := range changes {
-			if c.All {
-				missed = errors.Join(missed, fmt.Errorf("%s: %s: the tracker lost sight: %s", s.name, disks[i], c.Why))
-			}
-			named, err := mirrors[i].read(c)
+		for i, c := range before {
+			named, err := followers[i].Read(c)
 			if err != nil {
 				return err
-			}
-			unnamed, err := mirrors[i].read(blocktrack.Changes{All: true})
-			if err != nil {
-				return err
-			}
-			if unnamed > 0 {
-				missed = errors.Join(missed, fmt.Errorf("%s: %s: %d chunks changed unnamed", s.name, disks[i], unnamed))
 			}
 			fmt.Printf("%s: %s: %d chunks changed and named, %d bytes named\n", s.name, disks[i], named, c.Bytes())
+		}
+		after, err := tracker.Swap(context.Background())
+		if err != nil {
+			return err
+		}
+		for i, f := range followers {
+			if before[i].All || after[i].All {
+				missed = errors.Join(missed, fmt.Errorf("%s: %s: the tracker lost sight: %s", s.name, disks[i], before[i].Why+after[i].Why))
+			}
+			if chunks := f.Missed(after[i]); len(chunks) > 0 {
+				missed = errors.Join(missed, fmt.Errorf("%s: %s: chunks changed unnamed: %v", s.name, disks[i], chunks))
+			}
 		}
 		fmt.Printf("%s: done after %.1fs\n", s.name, time.Since(began).Seconds())
 	}
