@@ -42,6 +42,11 @@ func (a *agent) identify(ctx context.Context) error {
 	hardware := collector.Identify(a.props, disks, overrides)
 	a.id, err = loadIdentity(a.cfg.State)
 	if err == nil {
+		if instance := collector.RecoveryInstance(); instance != "" && !hardware.Image && hardware.HardwareID() != a.id.HardwareID {
+			return turnedAway(fmt.Errorf("this machine is recovery instance %s of source server %s, whose agent came with its disk: it does not replicate over "+
+				"its source. What the instance writes is kept by the server that runs it; to protect it as a source server of its own, "+
+				"start the agent with an empty --state directory and a fresh install token", instance, a.id.SourceServerID))
+		}
 		if err := a.id.checkMachine(hardware.HardwareID(), hardware.Image, hardware.Disks); err != nil {
 			return err
 		}

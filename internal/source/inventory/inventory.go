@@ -131,6 +131,15 @@ func (c Collector) DMIUUID() string {
 	return uuid
 }
 
+// RecoveryInstance is the ID, i-…, of the recovery instance that this machine is;
+// empty when it is none. Its firmware says so.
+func (c Collector) RecoveryInstance() string {
+	if c.line("sys/class/dmi/id/sys_vendor") != "Lifeboat" {
+		return ""
+	}
+	return c.line("sys/class/dmi/id/product_serial")
+}
+
 func (c Collector) vmwareUUID() string {
 	if strings.Contains(c.line("sys/class/dmi/id/sys_vendor"), "VMware") {
 		return c.DMIUUID()
