@@ -19,7 +19,10 @@ import (
 type faultVault struct {
 	ingest.Vault
 	frames atomic.Int64 // appended
+	packed atomic.Int64 // bytes of those, packed
+	blocks atomic.Int64 // and before
 	zeros  atomic.Int64
+	asked  atomic.Int64 // digests
 	// The hooks, when set, decide what an operation returns; do performs it.
 	mu     sync.Mutex
 	append func(do func() error) error
@@ -60,6 +63,11 @@ func (b *faultBranch) Begin(ctx context.Context, v []vault.Volume) (ingest.Epoch
 	return &faultEpoch{e, b.f}, nil
 }
 
+func (b *faultBranch) Digests(ctx context.Context, v vault.VolumeID, first uint64, n int) ([][16]byte, error) {
+	b.f.asked.Add(int64(n))
+	return b.Branch.Digests(ctx, v, first, n)
+}
+
 type faultEpoch struct {
 	ingest.Epoch
 	f *faultVault
@@ -70,6 +78,8 @@ func (e *faultEpoch) Append(frame vault.Frame) error {
 	hook := e.f.append
 	e.f.mu.Unlock()
 	e.f.frames.Add(1)
+	e.f.packed.Add(int64(len(frame.Payload)))
+	e.f.blocks.Add(int64(frame.RawLen) / vault.BlockSize)
 	return through(hook, func() error { return e.Epoch.Append(frame) })
 }
 

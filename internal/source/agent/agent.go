@@ -129,6 +129,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer a.closeGuard()
+	defer a.sealTables()
 	a.log.Info("agent ready", "server", a.id.SourceServerID, "replication", a.id.ReplicationAddress,
 		"disks", cfg.Disks, "tracker", a.tracker.Name())
 	return a.replicate(ctx)
@@ -198,8 +199,9 @@ type agent struct {
 	hooks    hooks
 	renewal  renewal // covered by the session's mu
 
-	ledger ledger
-	loaded bool // the tables hold what the vault had at ledger's head
+	ledger     ledger
+	loaded     bool // the tables hold what the vault had at ledger's head
+	tablesSeen bool // those of the run before were looked at
 	// complete: since the tables were loaded every chunk was read at least once.
 	complete bool
 }

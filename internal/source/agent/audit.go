@@ -71,7 +71,7 @@ func (c *cutter) auditSome(ctx context.Context) error {
 	err := blocktrack.Read(ctx, d.dev, d.table, blocktrack.Changes{Ranges: []blocktrack.Range{stretch}}, 1, new(atomic.Int64), func(chunk blocktrack.Chunk) error {
 		mu.Lock()
 		defer mu.Unlock()
-		missed = append(missed, blocktrack.Range{Offset: chunk.Index * blocktrack.ChunkSize, Length: int64(chunk.Blocks) * vaultBlock})
+		missed = append(missed, blocktrack.Range{Offset: chunk.Index * blocktrack.ChunkSize, Length: blocktrack.ChunkSize})
 		return nil
 	})
 	if err != nil {

@@ -235,6 +235,7 @@ func (c *cutter) recover(ctx context.Context, err error) error {
 	var gone *blocktrack.GoneError
 	var shrunk *blocktrack.ShrunkError
 	var unreadable *blocktrack.ReadError
+	var table *blocktrack.TableError
 	switch refused := c.asRefusal(err); {
 	case context.Cause(ctx) != nil:
 		return context.Cause(ctx)
@@ -254,6 +255,8 @@ func (c *cutter) recover(ctx context.Context, err error) error {
 		return c.stall(ctx, err, "give the disk its size back; or, to protect it as it is now, register it as a new server with an empty --state directory")
 	case errors.As(err, &unreadable):
 		return c.stall(ctx, err, "check the disk (dmesg, smartctl) and replace it; what was replicated stays recoverable")
+	case errors.As(err, &table):
+		return c.stall(ctx, err, "make room on the filesystem of the agent's state directory: it needs 2 MiB for each GiB that the disks hold")
 	}
 	return err
 }
@@ -303,7 +306,9 @@ func (c *cutter) grow(ctx context.Context) error {
 		if size > d.size {
 			c.s.a.log.Info("disk grew", "disk", d.name, "from", d.size, "to", size)
 			d.size = size
-			d.table.Grow(size)
+			if err := d.table.Grow(size); err != nil {
+				return c.recover(ctx, err)
+			}
 		}
 	}
 	for i, d := range c.s.a.disks.all {

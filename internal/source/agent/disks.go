@@ -16,7 +16,9 @@ type disk struct {
 	dev    *blocktrack.Disk
 	size   int64             // as replicated; a grown disk follows between epochs
 	volume uint32            // in the vault; set in each session
-	table  *blocktrack.Table // what the vault holds; nil until loaded
+	table  *blocktrack.Table // what the vault holds; nil until the first session
+	// identity tells the disk from others, whatever its name; empty: nothing does.
+	identity string
 
 	scanned atomic.Int64 // bytes dealt with in the first pass of the session
 }

@@ -89,6 +89,11 @@ func (c *cutter) frozenCut(ctx context.Context) (sealed bool, err error) {
 		return false, nil
 	}
 	application := a.hooks.before(ctx, a.log)
+	// From here to the thaw the agent must not touch a file: it would wait for itself.
+	a.holdTables(true)
+	defer a.holdTables(false)
+	c.ship.frozen = true
+	defer func() { c.ship.frozen = false }()
 	frozen, err := a.freezer.guard.Freeze(mounts, a.cfg.FreezeBound)
 	if err != nil {
 		a.hooks.after(ctx, a.log)

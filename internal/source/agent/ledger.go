@@ -8,12 +8,13 @@ import (
 	"lifeboat/internal/source/blocktrack"
 )
 
-// ledger remembers what was sent and not acknowledged, so that the tables can go
-// back to what the vault surely holds. The cutter writes it, the receiver
-// settles it.
+// ledger remembers what was sent and not acknowledged: the tables take it for the
+// vault's once it is, and forget it when it will not be. The cutter writes it, the
+// receiver settles it.
 type ledger struct {
 	mu      sync.Mutex
 	epochs  []openEpoch          // not acknowledged, oldest first
+	changes int                  // in all of them
 	head    head                 // after the last acknowledged epoch
 	refused *replication.Refused // the server refused; cleared by rollback
 	settled chan struct{}        // closed and replaced when epochs or refused change
@@ -26,17 +27,21 @@ type head struct {
 }
 
 type openEpoch struct {
-	id   uint64
-	undo []undo
+	id      uint64
+	changes []change
 }
 
-// undo is how a chunk's digest was before it was sent.
-type undo struct {
-	disk  int
+// change is a chunk that was sent.
+type change struct {
+	disk  *disk
 	chunk int64
-	old   blocktrack.Digest
+	entry blocktrack.Entry
 	bytes int64
 }
+
+// changesMost bounds the changes that wait for an acknowledgement, and so the
+// memory of an agent whose vault is far away: 10 MiB, for at most 4 GiB on their way.
+const changesMost = 64 << 10
 
 func (l *ledger) begin(id uint64) {
 	l.mu.Lock()
@@ -45,18 +50,36 @@ func (l *ledger) begin(id uint64) {
 }
 
 // note records a sent chunk in the open epoch.
-func (l *ledger) note(u undo) {
+func (l *ledger) note(c change) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := &l.epochs[len(l.epochs)-1]
-	e.undo = append(e.undo, u)
+	e.changes = append(e.changes, c)
+	l.changes++
+	c.disk.table.Put(c.chunk, c.entry, e.id)
 }
 
-// acknowledge forgets an epoch and those before it.
+// crowded tells whether acknowledgements must come before there is more to wait for,
+// and which epoch's would help.
+func (l *ledger) crowded() (id uint64, yes bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.changes < changesMost || len(l.epochs) == 0 {
+		return 0, false
+	}
+	return l.epochs[len(l.epochs)/2].id, true
+}
+
+// acknowledge settles an epoch and those before it.
 func (l *ledger) acknowledge(m *replication.Ack) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(l.epochs) > 0 && l.epochs[0].id <= m.Epoch {
+		e := l.epochs[0]
+		for _, c := range e.changes {
+			c.disk.table.Settle(c.chunk, c.entry, e.id)
+		}
+		l.changes -= len(e.changes)
 		l.epochs = l.epochs[1:]
 	}
 	l.head = head{m.HeadNumber, m.HeadHash}
@@ -106,36 +129,41 @@ func (l *ledger) await(ctx context.Context, id uint64) (*replication.Refused, er
 }
 
 // backlog is the bytes of each disk that were sent and not acknowledged.
-func (l *ledger) backlog(disks int) []int64 {
+func (l *ledger) backlog(disks []*disk) []int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	sums := make([]int64, disks)
+	of := map[*disk]int64{}
 	for _, e := range l.epochs {
-		for _, u := range e.undo {
-			sums[u.disk] += u.bytes
+		for _, c := range e.changes {
+			of[c.disk] += c.bytes
 		}
+	}
+	sums := make([]int64, len(disks))
+	for i, d := range disks {
+		sums[i] = of[d]
 	}
 	return sums
 }
 
-// rollback undoes in the tables what was not acknowledged, and returns it by disk.
+// rollback forgets in the tables what was not acknowledged, and returns it by disk.
 // No pass may be running.
 func (l *ledger) rollback(disks []*disk) []blocktrack.Changes {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	undone := make([]blocktrack.Changes, len(disks))
-	for i := len(l.epochs) - 1; i >= 0; i-- {
-		log := l.epochs[i].undo
-		for j := len(log) - 1; j >= 0; j-- {
-			u := log[j]
-			disks[u.disk].table.Set(u.chunk, u.old)
-			undone[u.disk].Ranges = append(undone[u.disk].Ranges, blocktrack.Range{Offset: u.chunk * blocktrack.ChunkSize, Length: u.bytes})
+	of := map[*disk][]blocktrack.Range{}
+	for _, e := range l.epochs {
+		for _, c := range e.changes {
+			of[c.disk] = append(of[c.disk], blocktrack.Range{Offset: c.chunk * blocktrack.ChunkSize, Length: blocktrack.ChunkSize})
 		}
 	}
-	for i := range undone {
-		undone[i].Ranges = blocktrack.Join(undone[i].Ranges)
+	undone := make([]blocktrack.Changes, len(disks))
+	for i, d := range disks {
+		undone[i].Ranges = blocktrack.Join(of[d])
+		if d.table != nil {
+			d.table.Rollback()
+		}
 	}
-	l.epochs, l.refused = nil, nil
+	l.epochs, l.changes, l.refused = nil, 0, nil
 	l.notifyLocked()
 	return undone
 }
@@ -144,7 +172,7 @@ func (l *ledger) rollback(disks []*disk) []blocktrack.Changes {
 func (l *ledger) reset(h head) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.epochs, l.refused, l.head = nil, nil, h
+	l.epochs, l.changes, l.refused, l.head = nil, 0, nil, h
 }
 
 func (l *ledger) at() head {

@@ -10,14 +10,21 @@ import (
 	"lifeboat/internal/source/blocktrack"
 )
 
-// What was not acknowledged is undone, in the reverse of the order it was sent.
+// What was not acknowledged is forgotten, whatever was sent over it.
 func TestLedgerUndoesWhatWasNotAcknowledged(t *testing.T) {
 	table := blocktrack.NewTable(4*blocktrack.ChunkSize, func([]byte) blocktrack.Digest { return blocktrack.Digest{} })
 	disks := []*disk{{table: table}}
 	var l ledger
-	send := func(chunk int64, d byte) {
-		l.note(undo{0, chunk, table.At(chunk), blocktrack.ChunkSize})
-		table.Set(chunk, blocktrack.Digest{d})
+	send := func(chunk int64, d uint64) {
+		l.note(change{disks[0], chunk, blocktrack.Entry{d}, blocktrack.ChunkSize})
+	}
+	want := func(when string, want ...uint64) {
+		t.Helper()
+		for chunk, d := range want {
+			if got, err := table.Newest(int64(chunk)); err != nil || got != (blocktrack.Entry{d}) {
+				t.Errorf("%s: chunk %d is %v, want %d; %v", when, chunk, got[0], d, err)
+			}
+		}
 	}
 	l.begin(1)
 	send(0, 1)
@@ -28,20 +35,21 @@ func TestLedgerUndoesWhatWasNotAcknowledged(t *testing.T) {
 	send(1, 3) // twice in one epoch
 	l.begin(3)
 	send(0, 4)
-	if got := l.backlog(1); got[0] != 6*blocktrack.ChunkSize {
+	if got := l.backlog(disks); got[0] != 6*blocktrack.ChunkSize {
 		t.Errorf("backlog %v", got)
 	}
+	want("sent", 4, 3, 2, 0)
 	l.acknowledge(&replication.Ack{Epoch: 1, HeadNumber: 5, HeadHash: [32]byte{5}})
 	if l.at() != (head{5, [32]byte{5}}) {
 		t.Errorf("head %+v", l.at())
 	}
-	l.rollback(disks)
-	for chunk, want := range []byte{1, 1, 0, 0} {
-		if got := table.At(int64(chunk)); got != (blocktrack.Digest{want}) {
-			t.Errorf("chunk %d is %v, acknowledged was %d", chunk, got[0], want)
-		}
+	want("the first acknowledged", 4, 3, 2, 0)
+	undone := l.rollback(disks)
+	want("rolled back", 1, 1, 0, 0)
+	if got := undone[0].Bytes(); got != 3*blocktrack.ChunkSize {
+		t.Errorf("%d bytes are to be read again", got)
 	}
-	if got := l.backlog(1); got[0] != 0 {
+	if got := l.backlog(disks); got[0] != 0 {
 		t.Errorf("backlog %v after a rollback", got)
 	}
 }

@@ -10,15 +10,12 @@ import (
 	"lifeboat/internal/source/blocktrack"
 )
 
-// item is one changed chunk on its way from a reader to the shipper.
+// item is the changed blocks of one chunk on their way from a reader to the shipper.
 type item struct {
 	disk   int
-	chunk  int64
-	blocks int
-	digest blocktrack.Digest
-	zero   bool
+	chunk  blocktrack.Chunk // without Raw
 	codec  uint8
-	packed []byte
+	packed []byte // what is in Data
 	buf    *[]byte
 }
 
@@ -28,7 +25,7 @@ const queued = 64
 // passResult is what a pass over the disks found.
 type passResult struct {
 	chunks int   // that differed from the vault
-	bytes  int64 // of those
+	bytes  int64 // of the blocks that differed
 	sent   int64 // after packing
 }
 
@@ -101,11 +98,12 @@ func (c *cutter) takeChanges(ctx context.Context) (lost []blindness, err error) 
 
 // pack runs in a reader.
 func (c *cutter) pack(ctx context.Context, items chan<- item, disk int, chunk blocktrack.Chunk) error {
-	it := item{disk: disk, chunk: chunk.Index, blocks: chunk.Blocks, digest: chunk.Digest, zero: chunk.Raw == nil}
-	if !it.zero {
+	it := item{disk: disk, chunk: chunk}
+	if chunk.Data != 0 {
 		// Where the line is what limits, smaller is faster.
 		fast := c.bulk && (len(items) <= queued/2 || !c.ship.line.slow.Load())
 		it.codec, it.packed, it.buf = c.packer.pack(chunk.Raw, fast)
+		it.chunk.Raw = nil
 	}
 	select {
 	case items <- it:
@@ -138,7 +136,7 @@ func (c *cutter) shipAll(ctx context.Context, items <-chan item, result *passRes
 			return err
 		}
 		result.chunks++
-		result.bytes += int64(it.blocks) * vaultBlock
+		result.bytes += it.chunk.Bytes()
 		result.sent += int64(len(it.packed))
 		if it.buf != nil {
 			c.packer.buffers.Put(it.buf)

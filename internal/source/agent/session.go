@@ -19,7 +19,6 @@ import (
 	"lifeboat/internal/replication"
 	"lifeboat/internal/source/blocktrack"
 	"lifeboat/internal/source/inventory"
-	"lifeboat/internal/vault"
 )
 
 // session is one connection to the replication server, from welcome to break.
@@ -189,7 +188,7 @@ func (s *session) snapshot() (replication.Progress, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.progress
-	backlog := s.a.ledger.backlog(len(s.a.disks.all))
+	backlog := s.a.ledger.backlog(s.a.disks.all)
 	p.Disks = make([]replication.DiskProgress, len(backlog))
 	for i, d := range s.a.disks.all {
 		p.Disks[i] = replication.DiskProgress{Scanned: d.scanned.Load(), Backlog: backlog[i]}
@@ -213,7 +212,7 @@ func (s *session) announce(ctx context.Context) ([]replication.Volume, error) {
 	}
 	if s.welcome.Version >= replication.IdentityVersion {
 		for i, identity := range inventory.DiskIdentities(s.a.disks.names()) {
-			m.Disks[i].Identity = identity
+			m.Disks[i].Identity, s.a.disks.all[i].identity = identity, identity
 		}
 	}
 	if err := s.conn.Send(m); err != nil {
@@ -255,11 +254,14 @@ func (s *session) prepare(ctx context.Context) error {
 	}
 	s.a.loaded, s.a.complete = false, false
 	s.a.rescan() // the vault may hold anything now
-	seed := s.welcome.DigestSeed
-	digest := func(chunk []byte) blocktrack.Digest { return vault.ChunkDigest(seed, chunk) }
-	for i, d := range s.a.disks.all {
-		d.table = blocktrack.NewTable(d.size, digest)
-		if volumes[i].Known {
+	if !s.reopenTables(now) {
+		if err := s.createTables(); err != nil {
+			return err
+		}
+		for i, d := range s.a.disks.all {
+			if !volumes[i].Known {
+				continue
+			}
 			if err := s.loadDigests(ctx, d); err != nil {
 				return fmt.Errorf("ask what the vault holds of %s: %w", d.name, err)
 			}
@@ -275,6 +277,7 @@ const digestsInFlight = 4
 
 func (s *session) loadDigests(ctx context.Context, d *disk) error {
 	asked, got := int64(0), int64(0)
+	digests := make([]blocktrack.Digest, replication.MaxDigests)
 	for got < d.table.Len() {
 		for asked < d.table.Len() && asked-got < digestsInFlight*replication.MaxDigests {
 			n := min(d.table.Len()-asked, replication.MaxDigests)
@@ -292,7 +295,10 @@ func (s *session) loadDigests(ctx context.Context, d *disk) error {
 			return fmt.Errorf("%w: %T out of order", replication.ErrMalformed, m)
 		}
 		for i, digest := range reply.Digests {
-			d.table.Set(got+int64(i), digest)
+			digests[i] = digest
+		}
+		if err := d.table.Load(got, digests[:len(reply.Digests)]); err != nil {
+			return err
 		}
 		got += int64(len(reply.Digests))
 	}

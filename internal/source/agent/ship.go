@@ -28,8 +28,11 @@ type shipper struct {
 	// run waits can lie under it; what a later pass sends must come after it, for
 	// an epoch may span passes and what comes later in it hides what came before.
 	zero    replication.Zero
-	extents [1]replication.Extent
-	data    replication.Data // scratch
+	extents []replication.Extent // scratch
+	data    replication.Data     // scratch
+
+	// frozen: the disks' filesystems are, and nothing is waited for that need not be.
+	frozen bool
 
 	line line
 }
@@ -46,7 +49,7 @@ func (p *shipper) begin() error {
 	return p.s.conn.Queue(m)
 }
 
-// chunk ships one changed chunk and makes the table say so.
+// chunk ships the changed blocks of one chunk and makes the table say so.
 func (p *shipper) chunk(ctx context.Context, it item) error {
 	if p.s.a.ledger.refusal() != nil {
 		return errRefused
@@ -56,34 +59,61 @@ func (p *shipper) chunk(ctx context.Context, it item) error {
 	}
 	defer p.line.measure(time.Now(), len(it.packed))
 	d := p.s.a.disks.all[it.disk]
-	block := uint64(it.chunk) * (chunkBlocks)
-	var err error
-	if it.zero {
-		err = p.zeros(ctx, d.volume, block, uint32(it.blocks))
-	} else {
-		p.extents[0] = replication.Extent{Block: block, Count: uint32(it.blocks)}
-		p.data = replication.Data{
-			Volume: d.volume, Codec: it.codec, RawLen: uint32(it.blocks) * vaultBlock,
-			Digest: it.digest, Extents: p.extents[:], Payload: it.packed,
-		}
-		if err = p.pay(ctx, p.data.Cost()); err == nil {
-			err = p.s.conn.Queue(&p.data)
-		}
-	}
-	if err != nil {
+	if err := p.blocks(ctx, d.volume, it); err != nil {
 		return err
 	}
-	size := int64(it.blocks) * vaultBlock
-	p.s.a.ledger.note(undo{it.disk, it.chunk, d.table.At(it.chunk), size})
-	d.table.Set(it.chunk, it.digest)
+	size := it.chunk.Bytes()
+	p.s.a.ledger.note(change{d, it.chunk.Index, it.chunk.Entry, size})
 	p.bytes += size
 	if p.bytes >= progressBytes || time.Since(p.since) >= progressAfter {
-		return p.commit(ctx, replication.Commit{})
+		if err := p.commit(ctx, replication.Commit{}); err != nil {
+			return err
+		}
 	}
-	return nil
+	return p.thin(ctx)
+}
+
+// thin waits for acknowledgements where too many are owed.
+func (p *shipper) thin(ctx context.Context) error {
+	id, crowded := p.s.a.ledger.crowded()
+	if !crowded || p.frozen {
+		return nil
+	}
+	if err := p.commit(ctx, replication.Commit{}); err != nil {
+		return err
+	}
+	if refused, err := p.s.a.ledger.await(ctx, id); err != nil || refused == nil {
+		return err
+	}
+	return errRefused
 }
 
 const chunkBlocks = 16
+
+// blocks sends the blocks of an item.
+func (p *shipper) blocks(ctx context.Context, volume uint32, it item) (err error) {
+	base := uint64(it.chunk.Index) * chunkBlocks
+	it.chunk.Zero.Runs(func(first, count int) bool {
+		err = p.zeros(ctx, volume, base+uint64(first), uint32(count))
+		return err == nil
+	})
+	if err != nil || it.chunk.Data == 0 {
+		return err
+	}
+	p.extents = p.extents[:0]
+	it.chunk.Data.Runs(func(first, count int) bool {
+		p.extents = append(p.extents, replication.Extent{Block: base + uint64(first), Count: uint32(count)})
+		return true
+	})
+	p.data = replication.Data{
+		Volume: volume, Codec: it.codec, RawLen: uint32(it.chunk.Data.Len()) * vaultBlock,
+		Digest: it.chunk.Digest, Extents: p.extents, Payload: it.packed,
+	}
+	if err := p.pay(ctx, p.data.Cost()); err != nil {
+		return err
+	}
+	return p.s.conn.Queue(&p.data)
+}
 
 // maxZeroRun keeps the count of a run of zeros within its field.
 const maxZeroRun = 1 << 30

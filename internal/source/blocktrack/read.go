@@ -1,7 +1,6 @@
 package blocktrack
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,17 +11,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Chunk is a chunk whose content differs from the table.
-type Chunk struct {
-	Index  int64
-	Digest Digest
-	// Raw is the content in whole blocks, nil when it is all zeros. It is valid
-	// only until emit returns.
-	Raw []byte
-	// Blocks is the number of 4 KiB blocks: 16, fewer for a disk's last chunk.
-	Blocks int
-}
-
 // readSize is what one read asks for; it is a multiple of ChunkSize.
 const readSize = 1 << 20
 
@@ -31,19 +19,20 @@ const holeStep = 256 << 20
 
 var readBuffers = sync.Pool{New: func() any { b := alignedBuffer(readSize); return &b }}
 
-// Read reads the changes of one disk with the given number of workers and calls
-// emit for each chunk that differs from the table. Calls of emit are concurrent,
-// each for a chunk of its own; the table is emit's to change. done counts the
-// bytes dealt with as they are, holes included.
+// Read reads the changes of one disk, to the block, with the given number of workers
+// and calls emit for each chunk with blocks that differ from the table. Calls of emit
+// are concurrent, each for a chunk of its own; the table is emit's to change. Of a
+// chunk that the table knows by its digest alone all is read. done counts the bytes
+// dealt with as they are, holes included.
 //
 // A disk whose size is not the table's is a *ShrunkError or ErrGrown.
 func Read(ctx context.Context, dev Device, table *Table, changes Changes, workers int, done *atomic.Int64, emit func(Chunk) error) error {
 	if err := checkSize(dev, table); err != nil {
 		return err
 	}
-	plan := &plan{dev: dev, size: table.size, ranges: changes.Ranges}
+	plan := &plan{dev: dev, size: table.Size(), ranges: changes.Ranges}
 	if changes.All {
-		plan.ranges = []Range{{0, table.size}}
+		plan.ranges = []Range{{0, table.Size()}}
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for range workers {
@@ -59,14 +48,14 @@ func Read(ctx context.Context, dev Device, table *Table, changes Changes, worker
 					err = context.Cause(ctx)
 				}
 				if err == nil && piece.hole {
-					err = readHole(table, piece, emit)
+					err = readHole(dev, table, piece, emit)
 				} else if err == nil {
 					err = readPiece(dev, table, piece, *buf, emit)
 				}
 				if err != nil {
 					return err
 				}
-				done.Add(piece.Length)
+				done.Add(piece.bytes)
 			}
 		})
 	}
@@ -81,17 +70,99 @@ func checkSize(dev Device, table *Table) error {
 	switch {
 	case err != nil:
 		return err
-	case size < table.size:
-		return &ShrunkError{dev.Name(), table.size, size}
-	case size > table.size:
-		return fmt.Errorf("disk %s of %d bytes, known as %d: %w", dev.Name(), size, table.size, ErrGrown)
+	case size < table.Size():
+		return &ShrunkError{dev.Name(), table.Size(), size}
+	case size > table.Size():
+		return fmt.Errorf("disk %s of %d bytes, known as %d: %w", dev.Name(), size, table.Size(), ErrGrown)
 	}
 	return nil
 }
 
+// readPiece reads and compares the ranges of a piece, which is at most readSize long.
 func readPiece(dev Device, table *Table, p piece, buf []byte, emit func(Chunk) error) error {
-	n, err := dev.ReadAt(buf[:roundUp(p.Length, blockSize)], p.Offset)
-	if int64(n) < p.Length {
+	first := p.Offset / ChunkSize
+	var entries [readSize / ChunkSize]Entry
+	var read [readSize / ChunkSize]Blocks
+	n := int((p.Length + ChunkSize - 1) / ChunkSize)
+	if err := table.entries(first, entries[:n]); err != nil {
+		return fmt.Errorf("disk %s: %w", dev.Name(), err)
+	}
+	for _, r := range p.ranges {
+		mark(read[:], r.Offset-p.Offset, r.Length)
+	}
+	for k := range n {
+		if _, opaque := entries[k].opaque(); opaque && read[k] != 0 {
+			read[k] = blockRun(0, chunkBlocks)
+		}
+		read[k] &= blockRun(0, table.blocks(first+int64(k)))
+	}
+	if err := readBlocks(dev, table, p, read[:n], buf); err != nil {
+		return err
+	}
+	for k := range n {
+		if read[k] == 0 {
+			continue
+		}
+		i := first + int64(k)
+		raw := buf[k*ChunkSize:][:table.blocks(i)*blockSize]
+		chunk, differs := table.compare(i, entries[k], read[k], raw)
+		if !differs {
+			continue
+		}
+		chunk.gather(raw)
+		if err := emit(chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mark adds a range of bytes to the blocks that begin at 0.
+func mark(blocks []Blocks, off, length int64) {
+	for end := off + length; off < end; {
+		k := off / ChunkSize
+		to := min(end, (k+1)*ChunkSize)
+		blocks[k] |= blockRun(int(off-k*ChunkSize)/blockSize, int(to-k*ChunkSize+blockSize-1)/blockSize)
+		off = to
+	}
+}
+
+// readBlocks reads blocks to their places in buf, neighbours at once.
+func readBlocks(dev Device, table *Table, p piece, blocks []Blocks, buf []byte) error {
+	var run Range // within the piece
+	flush := func() error {
+		if run.Length == 0 {
+			return nil
+		}
+		err := readRun(dev, table, Range{p.Offset + run.Offset, run.Length}, buf[run.Offset:][:run.Length])
+		run = Range{}
+		return err
+	}
+	for k, b := range blocks {
+		var err error
+		b.Runs(func(first, count int) bool {
+			r := Range{int64(k)*ChunkSize + int64(first)*blockSize, int64(count) * blockSize}
+			if run.Length > 0 && run.Offset+run.Length == r.Offset {
+				run.Length += r.Length
+				return true
+			}
+			if err = flush(); err == nil {
+				run = r
+			}
+			return err == nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return flush()
+}
+
+// readRun reads whole blocks; what lies past the disk's end is zeros.
+func readRun(dev Device, table *Table, r Range, buf []byte) error {
+	want := min(r.Length, table.Size()-r.Offset)
+	n, err := dev.ReadAt(buf, r.Offset)
+	if int64(n) < want {
 		// Too little: the disk shrank, vanished, or has a bad spot.
 		if sizeErr := checkSize(dev, table); sizeErr != nil {
 			return sizeErr
@@ -100,50 +171,41 @@ func readPiece(dev Device, table *Table, p piece, buf []byte, emit func(Chunk) e
 		if errors.As(err, &gone) {
 			return err
 		}
-		return &ReadError{dev.Name(), p.Offset, err}
+		return &ReadError{dev.Name(), r.Offset, err}
 	}
-	if tail := roundUp(p.Length, blockSize); tail > p.Length {
-		clear(buf[p.Length:tail]) // the last block of an odd-sized image
-	}
-	for off := int64(0); off < p.Length; off += ChunkSize {
-		i := (p.Offset + off) / ChunkSize
-		raw := buf[off : off+table.chunkLen(i)]
-		chunk := Chunk{Index: i, Raw: raw, Blocks: len(raw) / blockSize}
-		if bytes.Equal(raw, zeros[:len(raw)]) {
-			chunk.Digest, chunk.Raw = table.ZeroAt(i), nil
-		} else {
-			chunk.Digest = table.digest(raw)
+	clear(buf[want:]) // the last block of an odd-sized image
+	return nil
+}
+
+func readHole(dev Device, table *Table, p piece, emit func(Chunk) error) error {
+	var entries [512]Entry
+	for first, end := p.Offset/ChunkSize, (p.Offset+p.Length+ChunkSize-1)/ChunkSize; first < end; first += int64(len(entries)) {
+		n := min(end-first, int64(len(entries)))
+		if err := table.entries(first, entries[:n]); err != nil {
+			return fmt.Errorf("disk %s: %w", dev.Name(), err)
 		}
-		if chunk.Digest == table.At(i) {
-			continue
-		}
-		if err := emit(chunk); err != nil {
-			return err
+		for k := range n {
+			if entries[k].zeros() {
+				continue
+			}
+			if err := emit(Chunk{Index: first + k, Zero: blockRun(0, table.blocks(first+k))}); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func readHole(table *Table, p piece, emit func(Chunk) error) error {
-	for i := p.Offset / ChunkSize; i*ChunkSize < p.Offset+p.Length; i++ {
-		zero := table.ZeroAt(i)
-		if table.At(i) == zero {
-			continue
-		}
-		if err := emit(Chunk{Index: i, Digest: zero, Blocks: int(table.chunkLen(i) / blockSize)}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// piece is a run of whole chunks for one worker: data to read or a known hole.
+// piece is a run of whole chunks for one worker: data, of which the ranges are to be
+// read, or a known hole.
 type piece struct {
 	Range
-	hole bool
+	ranges []Range // of data: in whole blocks
+	bytes  int64   // that this deals with
+	hole   bool
 }
 
-// plan cuts ranges into pieces.
+// plan cuts ranges into pieces, no two of them with a chunk in common.
 type plan struct {
 	dev  Device
 	size int64
@@ -159,9 +221,7 @@ func (p *plan) next() (piece, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.err == nil && len(p.ranges) > 0 {
-		r := p.ranges[0]
-		start := max(r.Offset/ChunkSize*ChunkSize, p.at)
-		end := min(roundUp(r.Offset+r.Length, ChunkSize), p.size)
+		start, end := p.first()
 		if start >= end {
 			p.ranges = p.ranges[1:]
 			continue
@@ -170,17 +230,44 @@ func (p *plan) next() (piece, error) {
 			p.err = p.findData(start)
 			continue
 		}
-		out := piece{Range: Range{start, min(end, p.data.Offset+p.data.Length, start/readSize*readSize+readSize) - start}}
+		chunk := start / ChunkSize * ChunkSize
 		if start < p.data.Offset {
-			out = piece{Range{start, min(end, p.data.Offset, start+holeStep) - start}, true}
+			stop := min(roundUp(end, ChunkSize), p.data.Offset, chunk+holeStep)
+			p.at = stop
+			return piece{Range: Range{chunk, stop - chunk}, bytes: min(end, stop) - start, hole: true}, nil
 		}
-		p.at = start + out.Length
+		stop := min(p.data.Offset+p.data.Length, chunk/readSize*readSize+readSize)
+		out := piece{Range: Range{chunk, stop - chunk}}
+		for len(p.ranges) > 0 {
+			start, end := p.first()
+			if start >= stop {
+				break
+			}
+			if start < end {
+				r := Range{start, min(end, stop) - start}
+				out.bytes += r.Length
+				r.Offset = start / blockSize * blockSize
+				r.Length = min(roundUp(start+r.Length, blockSize), stop) - r.Offset
+				out.ranges = append(out.ranges, r)
+			}
+			if end > stop {
+				break
+			}
+			p.ranges = p.ranges[1:]
+		}
+		p.at = stop
 		return out, nil
 	}
 	if p.err == nil {
 		p.err = io.EOF
 	}
 	return piece{}, p.err
+}
+
+// first is what is left of the first range.
+func (p *plan) first() (start, end int64) {
+	r := p.ranges[0]
+	return max(r.Offset, p.at), min(r.Offset+r.Length, p.size)
 }
 
 // findData looks for data at or after off and widens it to whole chunks. Where

@@ -92,8 +92,8 @@ func changed(t *testing.T, dev Device, table *Table, c Changes) map[int64]Chunk 
 	if c.All && done.Load() != table.Size() {
 		t.Errorf("%d of %d bytes dealt with", done.Load(), table.Size())
 	}
-	for i, chunk := range found {
-		table.Set(i, chunk.Digest)
+	for _, chunk := range found {
+		table.Keep(chunk)
 	}
 	return found
 }
@@ -108,13 +108,12 @@ func TestReadKeepsACopyEqual(t *testing.T) {
 	table := NewTable(int64(len(disk.data)), sum)
 	replica := make([]byte, len(disk.data))
 	apply := func(found map[int64]Chunk) {
-		for i, c := range found {
-			dst := replica[i*ChunkSize : min((i+1)*ChunkSize, int64(len(replica)))]
-			if c.Raw == nil {
+		for _, c := range found {
+			c.Each(func(r Range, content []byte) {
+				dst := replica[r.Offset:min(r.Offset+r.Length, int64(len(replica)))]
 				clear(dst)
-			} else {
-				copy(dst, c.Raw)
-			}
+				copy(dst, content)
+			})
 		}
 	}
 	for round := range 60 {
@@ -134,7 +133,9 @@ func TestReadKeepsACopyEqual(t *testing.T) {
 			if err := Read(context.Background(), disk, table, Changes{All: true}, 2, new(atomic.Int64), nil); !errors.Is(err, ErrGrown) {
 				t.Fatalf("a grown disk: %v", err)
 			}
-			table.Grow(int64(len(disk.data)))
+			if err := table.Grow(int64(len(disk.data))); err != nil {
+				t.Fatal(err)
+			}
 		}
 		disk.holes = nil
 		for off := 0; off+4096 <= len(disk.data); off += 4096 {

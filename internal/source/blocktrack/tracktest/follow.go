@@ -3,6 +3,7 @@ package tracktest
 import (
 	"context"
 	"crypto/sha256"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,7 +16,7 @@ import (
 //
 // A disk is never at rest for sure: ext4 goes on making its inode tables after the
 // first mount, and discards come when a journal has been written. What lands after a
-// swap a reading sees at once, and the next swap names. So a chunk that two readings
+// swap a reading sees at once, and the next swap names. So a block that two readings
 // find different must have been named by the swap before the second reading or by
 // the one after it.
 type Follower struct {
@@ -40,7 +41,7 @@ func NewFollower(dev *blocktrack.Disk) (*Follower, error) {
 }
 
 // Read reads what a swap has named and then the whole disk. It returns the number of
-// chunks that were named and differed.
+// runs of blocks that were named and differed.
 func (f *Follower) Read(swapped blocktrack.Changes) (changed int, err error) {
 	f.named = blocktrack.Union(f.named, swapped)
 	differ, err := f.read(f.named)
@@ -50,42 +51,42 @@ func (f *Follower) Read(swapped blocktrack.Changes) (changed int, err error) {
 	return len(differ), err
 }
 
-// Missed takes what the swap after Read names, and returns the chunks that differed
+// Missed takes what the swap after Read names, and returns the blocks that differed
 // and that no swap has named.
 func (f *Follower) Missed(swapped blocktrack.Changes) (missed []blocktrack.Range) {
-	for _, chunk := range f.found {
-		if !meets(f.named, chunk) && !meets(swapped, chunk) {
-			missed = append(missed, chunk)
-		}
+	for _, r := range f.found {
+		missed = append(missed, unnamed(blocktrack.Union(f.named, swapped), r)...)
 	}
 	f.named, f.found = swapped, nil
 	return missed
 }
 
-func meets(c blocktrack.Changes, r blocktrack.Range) bool {
-	for _, n := range c.Ranges {
-		if n.Offset < r.Offset+r.Length && r.Offset < n.Offset+n.Length {
-			return true
+// unnamed returns the blocks of a run that no range touches.
+func unnamed(c blocktrack.Changes, r blocktrack.Range) (missed []blocktrack.Range) {
+	for off := r.Offset; off < r.Offset+r.Length; off += block {
+		named := func(n blocktrack.Range) bool { return n.Offset < off+block && off < n.Offset+n.Length }
+		if !c.All && !slices.ContainsFunc(c.Ranges, named) {
+			missed = append(missed, blocktrack.Range{Offset: off, Length: block})
 		}
 	}
-	return c.All
+	return blocktrack.Join(missed)
 }
 
-// read returns the chunks that differ from the reading before.
+// read returns the blocks that differ from the reading before.
 func (f *Follower) read(c blocktrack.Changes) (differ []blocktrack.Range, err error) {
 	var mu sync.Mutex
 	err = blocktrack.Read(context.Background(), f.dev, f.table, c, 2, new(atomic.Int64), func(chunk blocktrack.Chunk) error {
-		f.table.Set(chunk.Index, chunk.Digest)
+		f.table.Keep(chunk)
 		mu.Lock()
 		defer mu.Unlock()
-		differ = append(differ, blocktrack.Range{Offset: chunk.Index * blocktrack.ChunkSize, Length: int64(chunk.Blocks) * block})
+		chunk.Each(func(r blocktrack.Range, _ []byte) { differ = append(differ, r) })
 		return nil
 	})
 	return differ, err
 }
 
 // Follow takes a full reading of a disk. The function it returns takes a second one
-// and fails the test for each chunk that differs and that the tracker does not name.
+// and fails the test for each block that differs and that the tracker does not name.
 func Follow(t *testing.T, dev *blocktrack.Disk, tracker blocktrack.Tracker) func() {
 	t.Helper()
 	swap := func() blocktrack.Changes {
@@ -111,8 +112,8 @@ func Follow(t *testing.T, dev *blocktrack.Disk, tracker blocktrack.Tracker) func
 			t.Fatal(err)
 		}
 		if missed := f.Missed(swap()); len(missed) > 0 || changed == 0 {
-			t.Errorf("chunks changed unnamed: %v; %d named", missed, changed)
+			t.Errorf("blocks changed unnamed: %v; %d named", missed, changed)
 		}
-		t.Logf("%d chunks changed, %d bytes named", changed, c.Bytes())
+		t.Logf("%d runs of blocks changed, %d bytes named", changed, c.Bytes())
 	}
 }

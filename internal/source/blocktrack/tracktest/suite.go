@@ -154,14 +154,12 @@ func (m *mirror) read(t *testing.T, c blocktrack.Changes) {
 	err := blocktrack.Read(context.Background(), m.dev, m.table, c, 2, new(atomic.Int64), func(chunk blocktrack.Chunk) error {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		dst := m.copy[chunk.Index*blocktrack.ChunkSize:]
-		dst = dst[:min(len(dst), chunk.Blocks*4096)]
-		if chunk.Raw == nil {
+		chunk.Each(func(r blocktrack.Range, content []byte) {
+			dst := m.copy[r.Offset:min(r.Offset+r.Length, int64(len(m.copy)))]
 			clear(dst)
-		} else {
-			copy(dst, chunk.Raw)
-		}
-		m.table.Set(chunk.Index, chunk.Digest)
+			copy(dst, content)
+		})
+		m.table.Keep(chunk)
 		return nil
 	})
 	if err != nil {
