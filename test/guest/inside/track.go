@@ -123,7 +123,7 @@ func track() error {
 			if err != nil {
 				return err
 			}
-			fmt.Printf("%s: %s: %d chunks changed and named, %d bytes named\n", s.name, disks[i], named, c.Bytes())
+			fmt.Printf("%s: %s: %d runs of blocks changed and named, %d bytes named\n", s.name, disks[i], named, c.Bytes())
 		}
 		after, err := tracker.Swap(context.Background())
 		if err != nil {
@@ -134,7 +134,7 @@ func track() error {
 				missed = errors.Join(missed, fmt.Errorf("%s: %s: the tracker lost sight: %s", s.name, disks[i], before[i].Why+after[i].Why))
 			}
 			if chunks := f.Missed(after[i]); len(chunks) > 0 {
-				missed = errors.Join(missed, fmt.Errorf("%s: %s: chunks changed unnamed: %v", s.name, disks[i], chunks))
+				missed = errors.Join(missed, fmt.Errorf("%s: %s: blocks changed unnamed: %v", s.name, disks[i], chunks))
 			}
 		}
 		fmt.Printf("%s: done after %.1fs\n", s.name, time.Since(began).Seconds())
