@@ -34,14 +34,16 @@ type protectCommand struct {
 	Token     string   `env:"LIFEBOAT_TOKEN" placeholder:"T" help:"Install token; needed until this machine is registered. \"lifeboat env\" on the server prints one."`
 	TokenFile string   `placeholder:"FILE" help:"File of the install token; removed once this machine is registered."`
 	State     string   `required:"" placeholder:"DIR" type:"path" help:"Directory of this agent's identity."`
-	Disk      []string `required:"" placeholder:"PATH" sep:"none" help:"Block device or disk image file to replicate; again for each disk, the boot disk first."`
+	Disk      []string `placeholder:"PATH" sep:"none" help:"Block device or disk image file to replicate; again for each disk, the boot disk first. With --qmp: QEMU's name of a disk or its image; all that the machine can write to by default."`
 
 	agentFlags
 }
 
 // agentFlags are what the agent and its installation have in common.
 type agentFlags struct {
-	Tracker string        `default:"auto" enum:"auto,scan,ebpf,qemu" help:"How changed blocks are found: ebpf (the kernel marks writes to block devices), scan (all is read and compared), or auto: ebpf where it works."`
+	Tracker string        `default:"auto" enum:"auto,scan,ebpf,qemu" help:"How changed blocks are found: ebpf (the kernel marks writes to block devices), scan (all is read and compared), qemu (QEMU tells what its machine wrote, see --qmp), or auto: qemu with --qmp, else ebpf where it works."`
+	QMP     string        `name:"qmp" placeholder:"SOCKET" help:"With --tracker qemu: the machine to protect, by a QMP socket that nobody else uses (qemu-system-... -qmp unix:SOCKET,server=on,wait=off). Nothing runs in the guest."`
+	Scratch string        `placeholder:"DIR" help:"With --qmp: folder in which QEMU keeps what the guest overwrites while it is read; that of the socket by default. 256 MiB must be free."`
 	Epoch   time.Duration `placeholder:"5s" help:"Spacing of recovery points; the server's choice by default."`
 
 	AuditDays int `default:"30" placeholder:"N" help:"With the ebpf tracker: read and compare all disks once in so many days, while they are at rest, to make sure that no write was missed. 0 never does."`
@@ -99,7 +101,7 @@ func (c *protectCommand) Run(ctx context.Context) error {
 	err = agent.Run(ctx, agent.Config{
 		AuditIn: auditIn, FreezeBound: c.Freeze, Guard: []string{self, "guard"}, Hooks: c.Hooks,
 		Server: c.Server, CAFile: c.CACert, Token: c.Token, TokenFile: c.TokenFile, State: c.State, Disks: c.Disk,
-		Tracker: c.Tracker, Overrides: overrides, BootMode: bootMode, Epoch: c.Epoch, Version: version,
+		Tracker: c.Tracker, Machine: agent.Machine{QMP: c.QMP, Scratch: c.Scratch}, Overrides: overrides, BootMode: bootMode, Epoch: c.Epoch, Version: version,
 		Status: status, Logger: log,
 	})
 	if err != nil {

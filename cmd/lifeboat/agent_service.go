@@ -49,15 +49,24 @@ const registeredWithin = 2 * time.Minute
 
 // Run installs the service and watches it until it replicates.
 func (c *agentInstallCommand) Run(ctx context.Context) error {
-	if c.Root != "" && len(c.Disk) == 0 {
+	if c.Root != "" && len(c.Disk) == 0 && c.QMP == "" {
 		return usageError{errors.New("--root installs for another machine: name its disks with --disk")}
 	}
-	for _, path := range append([]string{c.State}, c.Disk...) {
+	paths := []string{c.State}
+	for _, path := range []string{c.QMP, c.Scratch} {
+		if path != "" {
+			paths = append(paths, path)
+		}
+	}
+	if c.QMP == "" {
+		paths = append(paths, c.Disk...)
+	}
+	for _, path := range paths {
 		if !filepath.IsAbs(path) {
 			return usageError{fmt.Errorf("%s: want an absolute path: a service has no current folder", path)}
 		}
 	}
-	if len(c.Disk) == 0 {
+	if len(c.Disk) == 0 && c.QMP == "" {
 		disks, err := bootFirst()
 		if err != nil {
 			return err
@@ -115,7 +124,7 @@ func (c *agentInstallCommand) args() []string {
 		args = append(args, "--disk", d)
 	}
 	args = append(args, "--tracker", c.Tracker, "--audit-days", strconv.Itoa(c.AuditDays), "--freeze", c.Freeze.String(), "--log-level", c.LogLevel.String())
-	for _, flag := range [][2]string{{"--hooks", c.Hooks}, {"--hostname", c.Hostname}, {"--memory", c.Memory}, {"--boot-mode", c.BootMode}} {
+	for _, flag := range [][2]string{{"--qmp", c.QMP}, {"--scratch", c.Scratch}, {"--hooks", c.Hooks}, {"--hostname", c.Hostname}, {"--memory", c.Memory}, {"--boot-mode", c.BootMode}} {
 		if flag[1] != "" {
 			args = append(args, flag[0], flag[1])
 		}

@@ -31,6 +31,9 @@ const (
 	// Frozen: all filesystems were held still while the rest was read, and nothing
 	// was written.
 	Frozen CutMethod = "frozen"
+	// CopyBeforeWrite: what was overwritten while the disks were read had been set aside,
+	// so that they were read as they were at one instant.
+	CopyBeforeWrite CutMethod = "copy-before-write"
 	// NoGuarantee: the disks changed while they were read.
 	NoGuarantee CutMethod = "none"
 )

@@ -139,8 +139,11 @@ func (w *worker) point(m *replication.Commit, now time.Time) *drs.RecoveryPoint 
 		if m.Consistency != replication.ConsistencyFuzzy {
 			p.Consistency = drs.CrashConsistent
 		}
-	case replication.MethodFrozen:
+	case replication.MethodFrozen, replication.MethodCopyBeforeWrite:
 		p.Method, p.Freeze = drs.Frozen, m.Freeze
+		if m.Method == replication.MethodCopyBeforeWrite {
+			p.Method = drs.CopyBeforeWrite
+		}
 		switch m.Consistency {
 		case replication.ConsistencyCrash:
 			p.Consistency = drs.CrashConsistent

@@ -160,9 +160,10 @@ const (
 
 // Methods of a Point, in the terms of package drs.
 const (
-	MethodNone      uint8 = 0
-	MethodQuietPass uint8 = 1
-	MethodFrozen    uint8 = 2
+	MethodNone            uint8 = 0
+	MethodQuietPass       uint8 = 1
+	MethodFrozen          uint8 = 2
+	MethodCopyBeforeWrite uint8 = 3
 )
 
 // Commit closes the open epoch, agent to server.

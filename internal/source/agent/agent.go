@@ -25,10 +25,14 @@ type Config struct {
 	// agent is registered.
 	TokenFile string
 	State     string   // directory of the agent's identity; made when absent
-	Disks     []string // block devices and disk image files
+	Disks     []string // block devices and disk image files; of a Machine, its names for them
 
-	// Tracker is ebpf, scan, or auto for the first of them that works here; empty: auto.
-	Tracker   string
+	// Tracker is ebpf, scan, qemu for a Machine, or auto for the first that works here;
+	// empty: auto.
+	Tracker string
+	// Machine is protected from outside: the agent does not run on it. Without Disks
+	// all that it can write to are replicated.
+	Machine   Machine
 	Overrides inventory.Overrides
 	// BootMode reads the boot mode off the first disk of an image-file source.
 	// nil, or BootUnknown from it, leaves the mode unknown.
@@ -68,6 +72,12 @@ type Config struct {
 	Logger *slog.Logger // nil: discard
 }
 
+// Machine is a machine that QEMU runs.
+type Machine struct {
+	QMP     string // path of a QMP socket of its own for the agent; empty: no Machine
+	Scratch string // folder for copies of what is overwritten during a cut; empty: that of QMP
+}
+
 // Defaults of Config and of the agent's pace.
 const (
 	defaultEpoch      = 5 * time.Second
@@ -101,13 +111,17 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer closeState(lock)
 
-	disks, err := openDisks(cfg.Disks)
-	if err != nil {
+	a := &agent{cfg: cfg, log: cfg.Logger, hooks: hooks{cfg.Hooks}}
+	a.throttle = new(replication.Throttle)
+	if err := a.openDisks(ctx); err != nil {
 		return err
 	}
-	defer disks.close()
-	a := &agent{cfg: cfg, log: cfg.Logger, disks: disks, hooks: hooks{cfg.Hooks}}
-	a.throttle = new(replication.Throttle)
+	defer a.disks.close()
+	defer func() {
+		if a.tracker != nil {
+			_ = a.tracker.Close() // what it knows dies with the agent anyway
+		}
+	}()
 	cfg.Status("STARTING: taking inventory and registering")
 	if err := a.identify(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -118,21 +132,28 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := a.forgetToken(); err != nil {
 		return err
 	}
-	if cached := disks.cached(); cached != nil {
+	if cached := a.disks.cached(); cached != nil {
 		a.log.Warn("disks refuse direct reads, and the page cache may not show what a mounted filesystem writes: all points will be fuzzy", "disks", cached)
 	}
 	if err := a.openTracker(); err != nil {
 		return err
 	}
-	defer func() { _ = a.tracker.Close() }() // what it knows dies with the agent anyway
 	if err := a.openGuard(); err != nil {
 		return err
 	}
 	defer a.closeGuard()
 	defer a.sealTables()
 	a.log.Info("agent ready", "server", a.id.SourceServerID, "replication", a.id.ReplicationAddress,
-		"disks", cfg.Disks, "tracker", a.tracker.Name())
+		"disks", a.disks.names(), "tracker", a.tracker.Name())
 	return a.replicate(ctx)
+}
+
+func (a *agent) openDisks(ctx context.Context) (err error) {
+	if a.cfg.Tracker == trackerQEMU {
+		return a.openOutside(ctx)
+	}
+	a.disks, err = openDisks(a.cfg.Disks)
+	return err
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -163,7 +184,11 @@ func (c Config) withDefaults() (Config, error) {
 	switch {
 	case c.State == "":
 		return c, errors.New("no state directory: name one with --state; the agent keeps its identity there")
-	case len(c.Disks) == 0:
+	case c.Tracker == trackerQEMU && c.Machine.QMP == "":
+		return c, errors.New("the tracker qemu needs the machine's QMP socket: start the machine with -qmp unix:FILE,server=on,wait=off and name that file with --qmp")
+	case c.Machine.QMP != "" && c.Tracker != trackerQEMU && c.Tracker != trackerAuto && c.Tracker != "":
+		return c, fmt.Errorf("--qmp names a machine under QEMU, and tracker %s finds no changes there: use --tracker qemu", c.Tracker)
+	case len(c.Disks) == 0 && c.Machine.QMP == "":
 		return c, errors.New("no disk to replicate: name at least one block device or image file with --disk")
 	case len(c.Disks) > replication.MaxDisks:
 		return c, fmt.Errorf("%d disks: a source server has at most %d", len(c.Disks), replication.MaxDisks)
@@ -173,11 +198,14 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("epoch spacing of %s: choose one of at least 100ms", c.Epoch)
 	}
 	switch c.Tracker {
-	case "":
+	case "", trackerAuto:
 		c.Tracker = trackerAuto
-	case trackerAuto, trackerEBPF, trackerScan:
+		if c.Machine.QMP != "" {
+			c.Tracker = trackerQEMU
+		}
+	case trackerEBPF, trackerScan, trackerQEMU:
 	default:
-		return c, fmt.Errorf("tracker %q is not available in this version: use --tracker auto, ebpf or --tracker scan", c.Tracker)
+		return c, fmt.Errorf("tracker %q is not available in this version: use --tracker auto, ebpf, qemu or scan", c.Tracker)
 	}
 	return c, nil
 }
@@ -192,6 +220,7 @@ type agent struct {
 	disks    *diskSet
 	tracker  blocktrack.Tracker
 	live     blocktrack.Watcher   // the tracker, if it sees writes as they happen; else nil
+	outside  outside              // the tracker, if the disks are of another machine; else nil
 	todo     []blocktrack.Changes // by disk: to be read besides what the tracker names next
 	throttle *replication.Throttle
 	freezer  freezer

@@ -88,6 +88,9 @@ func (c *cutter) turn(ctx context.Context) error {
 		}
 		return c.auditSome(ctx)
 	}
+	if c.s.a.outside != nil {
+		return c.heldCut(ctx)
+	}
 	quiet := false
 	result, err := c.pass(ctx, queued, func() (err error) {
 		if c.s.a.live != nil {
@@ -96,7 +99,7 @@ func (c *cutter) turn(ctx context.Context) error {
 		}
 		return err
 	})
-	c.lastTook = time.Since(c.lastStart)
+	c.took()
 	c.unsealed = c.unsealed || result.chunks > 0
 	if err != nil {
 		return err
@@ -109,13 +112,15 @@ func (c *cutter) turn(ctx context.Context) error {
 	c.s.a.complete, c.bulk = true, false
 	if c.s.a.live != nil && !quiet && c.s.a.freezer.due(time.Now(), result.bytes, c.passes) {
 		sealed, err := c.frozenCut(ctx)
-		c.lastTook = time.Since(c.lastStart)
+		c.took()
 		if err != nil || sealed {
 			return err
 		}
 	}
 	return c.conclude(ctx, start, quiet, result)
 }
+
+func (c *cutter) took() { c.lastTook = time.Since(c.lastStart) }
 
 // conclude decides what a whole pass amounts to. quiet: all disks are at the moment
 // start what the vault has been sent.
@@ -236,6 +241,7 @@ func (c *cutter) recover(ctx context.Context, err error) error {
 	var shrunk *blocktrack.ShrunkError
 	var unreadable *blocktrack.ReadError
 	var table *blocktrack.TableError
+	var hindered *blocktrack.HinderedError
 	switch refused := c.asRefusal(err); {
 	case context.Cause(ctx) != nil:
 		return context.Cause(ctx)
@@ -251,6 +257,8 @@ func (c *cutter) recover(ctx context.Context, err error) error {
 		return c.grow(ctx)
 	case errors.As(err, &gone):
 		return c.stall(ctx, err, "attach the disk again or put the file back; replication then goes on by itself")
+	case errors.As(err, &hindered):
+		return c.stall(ctx, err, hindered.NextStep)
 	case errors.As(err, &shrunk):
 		return c.stall(ctx, err, "give the disk its size back; or, to protect it as it is now, register it as a new server with an empty --state directory")
 	case errors.As(err, &unreadable):
@@ -275,6 +283,10 @@ func (c *cutter) stall(ctx context.Context, err error, next string) error {
 	if err := c.wait(ctx, wait); err != nil {
 		return err
 	}
+	if c.s.a.outside != nil {
+		c.s.phase(replication.PhaseScanning, "", "")
+		return nil
+	}
 	if err := c.s.a.disks.reopen(); err != nil {
 		c.s.a.log.Debug("disk still not as it was", "err", err)
 		c.s.a.rescan()
@@ -298,12 +310,14 @@ func (c *cutter) grow(ctx context.Context) error {
 	} else if refused != nil {
 		return c.recover(ctx, errRefused)
 	}
-	for _, d := range c.s.a.disks.all {
+	for i, d := range c.s.a.disks.all {
 		size, err := d.dev.Size()
 		if err != nil {
 			return c.recover(ctx, err)
 		}
 		if size > d.size {
+			added := []blocktrack.Range{{Offset: d.size, Length: size - d.size}}
+			c.s.a.todo[i] = blocktrack.Union(c.s.a.todo[i], blocktrack.Changes{Ranges: added})
 			c.s.a.log.Info("disk grew", "disk", d.name, "from", d.size, "to", size)
 			d.size = size
 			if err := d.table.Grow(size); err != nil {

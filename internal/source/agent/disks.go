@@ -10,10 +10,21 @@ import (
 	"lifeboat/internal/source/inventory"
 )
 
+// device is a disk as the agent reads it: of the machine that it runs on, or of one
+// that it protects from outside.
+type device interface {
+	blocktrack.Device
+	// Block tells whether this is a block device of the machine that the agent runs on.
+	Block() bool
+	// Cached tells whether what is read may be older than what the disk holds.
+	Cached() bool
+	Close() error
+}
+
 // disk is one replicated disk.
 type disk struct {
-	name   string // absolute path
-	dev    *blocktrack.Disk
+	name   string // absolute path; of a machine protected from outside, its name there
+	dev    device
 	size   int64             // as replicated; a grown disk follows between epochs
 	volume uint32            // in the vault; set in each session
 	table  *blocktrack.Table // what the vault holds; nil until the first session

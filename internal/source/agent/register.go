@@ -29,17 +29,10 @@ import (
 
 // identify takes the inventory and loads the identity, or registers for one.
 func (a *agent) identify(ctx context.Context) error {
-	var collector inventory.Collector
-	disks := a.disks.inventory()
-	overrides := a.cfg.Overrides
-	if overrides.BootMode == drs.BootUnknown && a.cfg.BootMode != nil && inventory.OnlyImages(disks) {
-		overrides.BootMode = a.cfg.BootMode(a.disks.all[0].dev, a.disks.all[0].size)
-	}
-	var err error
-	if a.props, err = collector.Collect(disks, overrides); err != nil {
+	hardware, err := a.takeInventory(ctx)
+	if err != nil {
 		return err
 	}
-	hardware := collector.Identify(a.props, disks, overrides)
 	a.id, err = loadIdentity(a.cfg.State)
 	if err == nil {
 		if instance := collector.RecoveryInstance(); instance != "" && !hardware.Image && hardware.HardwareID() != a.id.HardwareID {
@@ -60,6 +53,23 @@ func (a *agent) identify(ctx context.Context) error {
 		return err
 	}
 	return a.id.save(a.cfg.State)
+}
+
+// takeInventory describes the machine, and tells which one it is.
+func (a *agent) takeInventory(ctx context.Context) (hardware inventory.Identity, err error) {
+	var collector inventory.Collector
+	if a.outside != nil {
+		return a.describeOutside(ctx, collector)
+	}
+	disks := a.disks.inventory()
+	overrides := a.cfg.Overrides
+	if overrides.BootMode == drs.BootUnknown && a.cfg.BootMode != nil && inventory.OnlyImages(disks) {
+		overrides.BootMode = a.cfg.BootMode(a.disks.all[0].dev, a.disks.all[0].size)
+	}
+	if a.props, err = collector.Collect(disks, overrides); err != nil {
+		return hardware, err
+	}
+	return collector.Identify(a.props, disks, overrides), nil
 }
 
 func (a *agent) register(ctx context.Context) error {

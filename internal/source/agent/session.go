@@ -210,7 +210,7 @@ func (s *session) announce(ctx context.Context) ([]replication.Volume, error) {
 	for _, d := range s.a.disks.all {
 		m.Disks = append(m.Disks, replication.Disk{Device: d.name, Size: d.size})
 	}
-	if s.welcome.Version >= replication.IdentityVersion {
+	if s.welcome.Version >= replication.IdentityVersion && s.a.outside == nil {
 		for i, identity := range inventory.DiskIdentities(s.a.disks.names()) {
 			m.Disks[i].Identity, s.a.disks.all[i].identity = identity, identity
 		}

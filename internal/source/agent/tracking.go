@@ -13,12 +13,17 @@ const (
 	trackerAuto = "auto"
 	trackerEBPF = "ebpf"
 	trackerScan = "scan"
+	trackerQEMU = "qemu"
 )
 
 // openTracker opens the tracker that was asked for, in place of the one there was,
 // and has all disks read anew. Where ebpf cannot be had and need not, scan finds
-// the changes; the log says why.
+// the changes; the log says why. The tracker of a machine protected from outside
+// stays: it knows by itself what it missed.
 func (a *agent) openTracker() error {
+	if a.outside != nil {
+		return nil
+	}
 	again := a.tracker != nil
 	if again {
 		_ = a.tracker.Close() // all is read anew: there is nothing to lose

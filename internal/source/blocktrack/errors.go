@@ -32,3 +32,13 @@ func (e *ReadError) Error() string {
 	return fmt.Sprintf("disk %s cannot be read at byte %d: %v", e.Device, e.Offset, e.Err)
 }
 func (e *ReadError) Unwrap() error { return e.Err }
+
+// HinderedError: the tracker cannot tell what changed for now, and nothing is lost by
+// it. It is the user who can help.
+type HinderedError struct {
+	Err      error
+	NextStep string
+}
+
+func (e *HinderedError) Error() string { return e.Err.Error() }
+func (e *HinderedError) Unwrap() error { return e.Err }

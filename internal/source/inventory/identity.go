@@ -24,8 +24,12 @@ import (
 // host are two servers, and one that lost its state directory is still the
 // same. An image that moves elsewhere is a new server, unless the state
 // directory is kept and its disks are named as before.
+//
+// A machine that is protected from outside is the UUID that its hypervisor gives
+// it, wherever it runs. One that has none is known by its images.
 type Identity struct {
 	Image     bool
+	GuestUUID string // of a machine protected from outside
 	Hostname  string // the source server's, after overrides
 	Named     bool   // the user gave the Hostname
 	MachineID string // of the host
@@ -52,9 +56,29 @@ func (c Collector) Identify(p drs.SourceProperties, disks []Disk, o Overrides) I
 	return id
 }
 
+// Guest returns the identity of a machine that is protected from outside, with
+// properties p under o: that of its UUID, or where that is empty of its images.
+func (c Collector) Guest(p drs.SourceProperties, uuid string, images []string, o Overrides) Identity {
+	id := Identity{Image: uuid == "", GuestUUID: uuid, Hostname: p.Hostname, Named: o.Hostname != "", MachineID: c.machineID(), Disks: images}
+	if uuid != "" {
+		id.Disks = nil
+		for _, d := range p.Disks {
+			id.Disks = append(id.Disks, d.Device)
+		}
+	}
+	return id
+}
+
 // HardwareID is the identity as one string: its kind and a hash. Two machines
 // are the same source server when their hardware IDs are equal.
 func (id Identity) HardwareID() string {
+	if id.GuestUUID != "" {
+		parts := []string{strings.ToLower(id.GuestUUID)}
+		if id.Named {
+			parts = append(parts, id.Hostname)
+		}
+		return hashed("guest", parts)
+	}
 	if id.Image {
 		disks := slices.Sorted(slices.Values(id.Disks))
 		return hashed("image", append([]string{id.Hostname, id.MachineID}, disks...))

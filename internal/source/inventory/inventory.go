@@ -76,11 +76,21 @@ func (c Collector) Collect(disks []Disk, o Overrides) (drs.SourceProperties, err
 	for _, d := range disks {
 		p.Disks = append(p.Disks, drs.Disk{Device: d.Device, Bytes: d.Bytes, Bus: c.bus(d)})
 	}
+	o.Apply(&p)
+	return p, nil
+}
+
+// Apply puts what the user knows better in the place of what was found.
+func (o Overrides) Apply(p *drs.SourceProperties) {
 	if o.Hostname != "" && o.Hostname != p.Hostname {
 		p.Hostname, p.FQDN = o.Hostname, ""
 	}
 	if o.CPUs > 0 {
-		p.CPUs = []drs.CPU{{Cores: o.CPUs, ModelName: p.CPUs[0].ModelName}}
+		model := "not known"
+		if len(p.CPUs) > 0 {
+			model = p.CPUs[0].ModelName
+		}
+		p.CPUs = []drs.CPU{{Cores: o.CPUs, ModelName: model}}
 	}
 	if o.Memory > 0 {
 		p.RAMBytes = o.Memory
@@ -88,7 +98,6 @@ func (c Collector) Collect(disks []Disk, o Overrides) (drs.SourceProperties, err
 	if o.BootMode != drs.BootUnknown {
 		p.BootMode = o.BootMode
 	}
-	return p, nil
 }
 
 // OnlyImages tells whether no disk is a block device of this machine.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lifeboat/internal/source/blocktrack"
 )
 
 // cut is what QEMU holds between a Swap and its Release: for each disk an overlay
@@ -126,7 +128,7 @@ func (t *Tracker) serve(ctx context.Context, c *cut) error {
 	}
 	address := args{"type": "unix", "data": args{"path": c.socket}}
 	if err := t.m.do(ctx, "nbd-server-start", args{"addr": address, "max-connections": 0}, nil); err != nil {
-		return fmt.Errorf("%w; QEMU has one NBD server: nobody else may use it (nbd-server-stop ends it)", err)
+		return &blocktrack.HinderedError{Err: err, NextStep: "QEMU has one NBD server, and the agent needs it: end its other use (QMP command nbd-server-stop)"}
 	}
 	for i, d := range t.disks {
 		options := args{"type": "nbd", "id": c.export(i), "node-name": c.overlay(i), "name": c.export(i), "writable": false}
@@ -230,10 +232,10 @@ const (
 func enoughRoom(dir string) error {
 	room, err := room(dir)
 	if err == nil && room < roomFirst {
-		err = fmt.Errorf("%d MiB are free, a cut needs %d MiB: make room, or name another folder", room>>20, roomFirst>>20)
+		err = fmt.Errorf("%d MiB are free, a cut needs %d MiB", room>>20, roomFirst>>20)
 	}
 	if err != nil {
-		return fmt.Errorf("scratch folder %s: %w", dir, err)
+		return &blocktrack.HinderedError{Err: fmt.Errorf("scratch folder %s: %w", dir, err), NextStep: "make room in it, or name another one with --scratch"}
 	}
 	return nil
 }

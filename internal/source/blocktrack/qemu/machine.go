@@ -99,15 +99,21 @@ func (d drive) name() string {
 		return d.Device
 	}
 	// The path of a device in QEMU's tree, of which the ID is a part.
-	name := strings.TrimSuffix(d.QDev, "/virtio-backend")
-	return strings.TrimPrefix(path.Clean(name), "/machine/peripheral/")
+	return strings.TrimPrefix(path.Clean(d.object()), "/machine/peripheral/")
+}
+
+// object is the path of the guest's device.
+func (d drive) object() string { return strings.TrimSuffix(d.QDev, "/virtio-backend") }
+
+// flash tells whether this is flash memory, for firmware and its variables.
+func (d drive) flash() bool {
+	return strings.HasPrefix(d.Device, "pflash") || strings.Contains(d.QDev, "flash")
 }
 
 // writable tells whether this is a disk that the guest can write to. The firmware's
 // variables are none.
 func (d drive) writable() bool {
-	return d.Inserted != nil && !d.Inserted.ReadOnly && d.Inserted.Node != "" &&
-		!strings.HasPrefix(d.Device, "pflash") && !strings.Contains(d.QDev, "flash")
+	return d.Inserted != nil && !d.Inserted.ReadOnly && d.Inserted.Node != "" && !d.flash()
 }
 
 func (m *machine) drives(ctx context.Context) ([]drive, error) {

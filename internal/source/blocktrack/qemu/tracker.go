@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -103,6 +105,9 @@ func (t *Tracker) choose(ctx context.Context) error {
 		t.devices = append(t.devices, &Device{name: d.name(), size: d.Inserted.Image.Size})
 	}
 	if len(t.opts.Disks) == 0 {
+		if err := t.m.bootFirst(ctx, drives); err != nil {
+			return err
+		}
 		for _, d := range drives {
 			if d.writable() {
 				add(d)
@@ -127,19 +132,44 @@ func (t *Tracker) choose(ctx context.Context) error {
 	return nil
 }
 
+// bootFirst brings drives into the order in which the machine boots from them; those
+// without a place in it come last, as they came.
+func (m *machine) bootFirst(ctx context.Context, drives []drive) error {
+	place := map[string]int{}
+	for _, d := range drives {
+		place[d.QDev] = math.MaxInt
+		if d.QDev == "" {
+			continue
+		}
+		index, err := property[*int](ctx, m, d.object(), "bootindex")
+		if err != nil {
+			return err
+		}
+		if index != nil && *index >= 0 {
+			place[d.QDev] = *index
+		}
+	}
+	slices.SortStableFunc(drives, func(a, b drive) int { return cmp.Compare(place[a.QDev], place[b.QDev]) })
+	return nil
+}
+
 // Name is "qemu".
 func (t *Tracker) Name() string { return "qemu" }
 
 // Devices are the disks, in the order of Changes. They live as long as the Tracker.
 func (t *Tracker) Devices() []*Device { return t.devices }
 
-// Taken is the moment of the newest Swap: all that had been written to the disks
-// by then is in it.
-func (t *Tracker) Taken() time.Time {
+// Cut is what is to be said of the moment of a Swap.
+type Cut struct {
+	Taken time.Time // all that had been written to the disks by then is in it
+}
+
+// Cut tells of the newest Swap, until Release.
+func (t *Tracker) Cut() Cut {
 	if t.cut == nil {
-		return time.Time{}
+		return Cut{}
 	}
-	return t.cut.taken
+	return Cut{Taken: t.cut.taken}
 }
 
 // connect makes sure of a connection. After a break it looks what became of the
@@ -239,7 +269,8 @@ func (d *disk) lose(why string) {
 
 // Swap is as blocktrack.Tracker says, and one moment for all disks: that moment is
 // what the Devices hold until Release, or the next Swap. A machine that does not
-// answer is a *blocktrack.GoneError. After an error nothing is forgotten.
+// answer is a *blocktrack.GoneError, one that refuses a *blocktrack.HinderedError.
+// After an error nothing is forgotten.
 func (t *Tracker) Swap(ctx context.Context) ([]blocktrack.Changes, error) {
 	if t.cut != nil {
 		_ = t.Release() // who took no interest in it knows
@@ -250,8 +281,13 @@ func (t *Tracker) Swap(ctx context.Context) ([]blocktrack.Changes, error) {
 	changes, err := t.swap(ctx)
 	if err != nil {
 		var gone *blocktrack.GoneError
-		if errors.Is(err, qmp.ErrClosed) && !errors.As(err, &gone) {
+		var hindered *blocktrack.HinderedError
+		switch {
+		case errors.As(err, &gone), errors.As(err, &hindered), ctx.Err() != nil:
+		case errors.Is(err, qmp.ErrClosed):
 			err = &blocktrack.GoneError{Device: t.opts.Socket, Err: err}
+		default:
+			err = &blocktrack.HinderedError{Err: err, NextStep: "see that QEMU can do what it was asked to; replication then goes on by itself"}
 		}
 		return nil, fmt.Errorf("qemu tracker: %w", err)
 	}

@@ -283,7 +283,8 @@ func TestAFailedCutForgetsNothing(t *testing.T) {
 	}
 	run("nbd-server-start", map[string]any{"addr": map[string]any{"type": "unix", "data": map[string]any{"path": g.dir + "/other"}}})
 	run("block-export-add", map[string]any{"type": "nbd", "id": "other", "node-name": "image0"})
-	if _, err := tracker.Swap(t.Context()); err == nil || !strings.Contains(err.Error(), "nbd-server-stop") {
+	var hindered *blocktrack.HinderedError
+	if _, err := tracker.Swap(t.Context()); !errors.As(err, &hindered) || !strings.Contains(hindered.NextStep, "nbd-server-stop") {
 		t.Errorf("swap: %v", err)
 	}
 	g.write(0, 2, 2<<20, 4096)

@@ -1,0 +1,135 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/replication"
+	"lifeboat/internal/source/blocktrack"
+	"lifeboat/internal/source/blocktrack/qemu"
+	"lifeboat/internal/source/inventory"
+)
+
+// outside tracks a machine that the agent does not run on. It knows the machine's
+// disks, and holds what they were at the newest Swap until Release.
+type outside interface {
+	blocktrack.Watcher
+	Devices() []*qemu.Device
+	// Cut tells of the newest Swap, until Release.
+	Cut() qemu.Cut
+	// Release ends the holding. nil: all that was read was of one moment. Else it was
+	// not, and what was overwritten meanwhile is named by the next Swap.
+	Release() error
+	Describe(ctx context.Context) (qemu.Description, error)
+}
+
+// openOutside opens the machine that the agent protects from outside.
+func (a *agent) openOutside(ctx context.Context) error {
+	tracker, err := qemu.Open(ctx, qemu.Options{
+		Socket: a.cfg.Machine.QMP, Disks: a.cfg.Disks, Scratch: a.cfg.Machine.Scratch, Logger: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	set := &diskSet{}
+	for _, dev := range tracker.Devices() {
+		size, _ := dev.Size() // as Open learned it
+		set.all = append(set.all, &disk{name: dev.Name(), dev: dev, size: size})
+	}
+	if len(set.all) > replication.MaxDisks {
+		_ = tracker.Close() // nothing was recorded yet
+		return fmt.Errorf("the machine has %d disks, a source server has at most %d: name some with --disk", len(set.all), replication.MaxDisks)
+	}
+	a.outside, a.tracker, a.live, a.disks = tracker, tracker, tracker, set
+	a.rescan()
+	return nil
+}
+
+// describeOutside is takeInventory for a machine that the agent does not run on. Of
+// the host that it runs on it tells nothing.
+func (a *agent) describeOutside(ctx context.Context, collector inventory.Collector) (hardware inventory.Identity, err error) {
+	d, err := a.outside.Describe(ctx)
+	if err != nil {
+		return hardware, err
+	}
+	name := d.Name
+	if name == "" && d.UUID != "" {
+		name = "guest-" + d.UUID[:min(len(d.UUID), 8)]
+	}
+	if name == "" && a.cfg.Overrides.Hostname == "" {
+		return hardware, errors.New("the machine has neither a name nor a UUID: name it with --hostname, or start QEMU with -name or -uuid")
+	}
+	a.props = drs.SourceProperties{
+		LastUpdated: time.Now().UTC(), Hostname: name, CPUs: d.CPUs, RAMBytes: d.Memory, Architecture: d.Architecture,
+		BootMode: d.BootMode, NetworkInterfaces: d.Cards,
+	}
+	for i, disk := range a.disks.all {
+		a.props.Disks = append(a.props.Disks, drs.Disk{Device: disk.name, Bytes: disk.size, Bus: d.Buses[i]})
+	}
+	a.cfg.Overrides.Apply(&a.props)
+	return collector.Guest(a.props, d.UUID, d.Images, a.cfg.Overrides), nil
+}
+
+// heldCut is a turn with a tracker that holds the disks as they were at a moment: what
+// is read is a point, however busy the machine is. The moment is held until all has
+// been read, and not until it is sent. A cut that did not hold makes no point; what
+// was read of it is kept, and the next cut puts it right.
+func (c *cutter) heldCut(ctx context.Context) error {
+	a := c.s.a
+	held, released := error(nil), false
+	release := func() {
+		if !released {
+			released, held = true, a.outside.Release()
+		}
+	}
+	defer release()
+	var cut qemu.Cut
+	result, err := c.pass(ctx, queued, func() error {
+		cut = a.outside.Cut()
+		release()
+		return nil
+	})
+	c.took()
+	c.unsealed = c.unsealed || result.chunks > 0
+	if err != nil {
+		return err
+	}
+	a.complete, c.bulk = true, false
+	if held != nil {
+		a.log.Warn("no recovery point of this cut", "err", held, "changed_bytes", result.bytes)
+		c.s.phase(replication.PhaseBacklog, "", "")
+		return c.ship.commit(ctx, replication.Commit{})
+	}
+	if result.chunks > 0 {
+		a.log.Debug("cut", "changed_bytes", result.bytes, "sent_bytes", result.sent, "dur", c.lastTook)
+	}
+	if c.unsealed || len(c.answering) > 0 {
+		if err := c.seal(ctx, replication.Commit{Taken: cut.Taken, Consistency: replication.ConsistencyCrash, Method: replication.MethodCopyBeforeWrite}); err != nil {
+			return err
+		}
+	}
+	c.s.rest(cut.Taken)
+	return nil
+}
+
+// errMoved: the disks changed while some of them were to be audited.
+var errMoved = errors.New("not at rest")
+
+// holdForAudit holds the disks, which are at rest, so that they can be read. errMoved
+// when they are not any more; then the next pass begins at once.
+func (a *agent) holdForAudit(ctx context.Context) error {
+	changes, err := a.outside.Swap(ctx)
+	if err != nil {
+		return err
+	}
+	for i, named := range changes {
+		a.todo[i] = blocktrack.Union(a.todo[i], named)
+		if !named.Empty() {
+			err = errMoved
+		}
+	}
+	return err
+}
