@@ -255,6 +255,8 @@ func (c *cutter) recover(ctx context.Context, err error) error {
 	case errors.Is(err, blocktrack.ErrGrown):
 		c.retry = 0
 		return c.grow(ctx)
+	case errors.As(err, &gone) && c.s.a.outside != nil:
+		return c.stall(ctx, err, "start the machine, and give it its disks back; replication then goes on by itself")
 	case errors.As(err, &gone):
 		return c.stall(ctx, err, "attach the disk again or put the file back; replication then goes on by itself")
 	case errors.As(err, &hindered):

@@ -326,12 +326,15 @@ func (t *Tracker) swap(ctx context.Context) ([]blocktrack.Changes, error) {
 // before the guest learns of it: one under way may be on the disk in any part, as
 // after a loss of power.
 func (t *Tracker) Quiet() (bool, error) {
-	if t.m == nil || t.number == 0 {
+	if t.m == nil || t.m.Err() != nil || t.number == 0 {
 		return false, nil
 	}
 	drives, err := t.m.drives(context.Background())
+	if err != nil && t.m.Err() != nil {
+		return false, nil //nolint:nilerr // Swap connects again, or says why it cannot
+	}
 	if err != nil {
-		return false, &blocktrack.GoneError{Device: t.opts.Socket, Err: err}
+		return false, fmt.Errorf("qemu tracker: %w", err)
 	}
 	for _, d := range t.disks {
 		at := slices.IndexFunc(drives, func(x drive) bool { return x.name() == d.name && x.Inserted != nil })

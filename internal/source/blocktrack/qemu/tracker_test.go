@@ -13,7 +13,32 @@ import (
 
 	"lifeboat/internal/source/blocktrack"
 	"lifeboat/internal/source/blocktrack/qemu"
+	"lifeboat/internal/source/blocktrack/tracktest"
 )
+
+const diskSize = 48<<20 + 4096
+
+func open(t *testing.T, g *tracktest.Machine) *qemu.Tracker {
+	t.Helper()
+	tracker, err := qemu.Open(t.Context(), qemu.Options{Socket: g.Socket, Grain: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tracker.Close() })
+	return tracker
+}
+
+// content reads all of a disk as the cut has it.
+func content(t *testing.T, d *qemu.Device) []byte {
+	t.Helper()
+	b := make([]byte, diskSize)
+	for off := 0; off < len(b); off += 1 << 20 {
+		if _, err := d.ReadAt(b[off:min(off+1<<20, len(b))], int64(off)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b
+}
 
 func swap(t *testing.T, tracker *qemu.Tracker) []blocktrack.Changes {
 	t.Helper()
@@ -40,8 +65,8 @@ func quiet(t *testing.T, tracker *qemu.Tracker, want bool) {
 
 // Each way to change a disk is named, once, and no more than that.
 func TestEachWriteIsNamed(t *testing.T) {
-	g := newGuest(t, 2)
-	tracker := g.open()
+	g := tracktest.NewMachine(t, 2, diskSize)
+	tracker := open(t, g)
 	for i, c := range swap(t, tracker) {
 		if !c.All {
 			t.Errorf("disk %d: the first Swap names %v", i, c)
@@ -51,7 +76,7 @@ func TestEachWriteIsNamed(t *testing.T) {
 	quiet(t, tracker, true)
 	for i, command := range []string{"write -q -P 7 %d %d", "write -q -z %d %d", "discard -q %d %d", "write -q -f -P 9 %d %d"} {
 		off, n := int64(i+1)<<20, int64(8192)
-		if err := g.io(t.Context(), 1, fmt.Sprintf(command, off, n)); err != nil {
+		if err := g.IO(t.Context(), 1, fmt.Sprintf(command, off, n)); err != nil {
 			t.Fatal(err)
 		}
 		quiet(t, tracker, false)
@@ -75,19 +100,11 @@ func TestEachWriteIsNamed(t *testing.T) {
 // A writer stamps a number on one disk and the other in turn, without a pause: a cut
 // is a prefix of the numbers over both disks, and stays it while it is read.
 func TestACutIsOneMoment(t *testing.T) {
-	g := newGuest(t, 2)
-	tracker := g.open()
+	g := tracktest.NewMachine(t, 2, diskSize)
+	tracker := open(t, g)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	const slots = 64
-	go func() {
-		var err error
-		for n := 1; err == nil && ctx.Err() == nil; n++ {
-			slot := int64(n/2) % slots
-			err = g.io(t.Context(), n%2, fmt.Sprintf("write -q -P %d %d 4096", 1+n/2/slots%250, slot*70000/4096*4096))
-		}
-		ended <- err
-	}()
+	go func() { ended <- g.Stamp(ctx) }()
 	for range 5 {
 		swap(t, tracker)
 		first := [2][]byte{content(t, tracker.Devices()[0]), content(t, tracker.Devices()[1])}
@@ -97,15 +114,7 @@ func TestACutIsOneMoment(t *testing.T) {
 			}
 		}
 		release(t, tracker)
-		last := [2]int{}
-		for disk := range first {
-			last[disk] = lastStamp(t, first[disk], slots)
-		}
-		// Number n lies on disk n%2 at place n/2: place k is on disk 0 before disk 1.
-		if d := last[0] - last[1]; d != 0 && d != 1 {
-			t.Errorf("places %d and %d: not one moment", last[0], last[1])
-		}
-		t.Logf("at places %d and %d", last[0], last[1])
+		t.Logf("%d numbers", tracktest.Stamped(t, first))
 	}
 	cancel()
 	if err := <-ended; err != nil {
@@ -113,35 +122,10 @@ func TestACutIsOneMoment(t *testing.T) {
 	}
 }
 
-// lastStamp returns the place that was written last, and checks that all before it were.
-func lastStamp(t *testing.T, disk []byte, slots int) int {
-	t.Helper()
-	last := -1
-	at := func(slot int) int { return int(disk[int64(slot)*70000/4096*4096]) }
-	for slot := range slots {
-		if v := at(slot); v > 0 {
-			last = max(last, (v-1)*slots+slot)
-		}
-	}
-	for slot := range slots {
-		want := 0
-		if last >= slot {
-			want = 1 + (last-slot)/slots
-		}
-		if slot == 0 && want <= 1 {
-			continue // place 0 of disk 0 has no number in the first round
-		}
-		if at(slot) != want {
-			t.Errorf("place %d holds round %d, want %d, with %d the last", slot, at(slot), want, last)
-		}
-	}
-	return last
-}
-
 // A copy that follows the tracker equals the disk.
 func TestCopiesFollow(t *testing.T) {
-	g := newGuest(t, 1)
-	tracker := g.open()
+	g := tracktest.NewMachine(t, 1, diskSize)
+	tracker := open(t, g)
 	mirror := make([]byte, diskSize)
 	for round := range 6 {
 		changes := swap(t, tracker)[0]
@@ -153,7 +137,7 @@ func TestCopiesFollow(t *testing.T) {
 		}
 		dev := tracker.Devices()[0]
 		for i := range 10 { // the guest goes on
-			g.write(0, byte(round*10+i+1), int64(round*10+i)*700_416, 16384)
+			g.Write(0, byte(round*10+i+1), int64(round*10+i)*700_416, 16384)
 		}
 		for _, r := range changes.Ranges {
 			if _, err := dev.ReadAt(mirror[r.Offset:r.Offset+r.Length], r.Offset); err != nil {
@@ -169,12 +153,12 @@ func TestCopiesFollow(t *testing.T) {
 
 // QEMU killed during a cut: the disk is gone, then there again, and all of it is named.
 func TestQEMUKilled(t *testing.T) {
-	g := newGuest(t, 1)
-	tracker := g.open()
+	g := tracktest.NewMachine(t, 1, diskSize)
+	tracker := open(t, g)
 	swap(t, tracker)
 	release(t, tracker)
 	swap(t, tracker)
-	g.kill()
+	g.Kill()
 	var gone *blocktrack.GoneError
 	if _, err := tracker.Devices()[0].ReadAt(make([]byte, 4096), 0); !errors.As(err, &gone) {
 		t.Errorf("read: %v, want a GoneError", err)
@@ -185,7 +169,7 @@ func TestQEMUKilled(t *testing.T) {
 	if _, err := tracker.Swap(t.Context()); !errors.As(err, &gone) {
 		t.Errorf("swap: %v, want a GoneError", err)
 	}
-	g.start()
+	g.Start()
 	if c := swap(t, tracker); !c[0].All || !strings.Contains(c[0].Why, "no record") {
 		t.Errorf("after a new start: %+v", c[0])
 	}
@@ -198,7 +182,7 @@ func TestQEMUKilled(t *testing.T) {
 // An agent killed during a cut leaves jobs, nodes and bitmaps: the next one removes
 // them, and names everything.
 func TestAgentKilled(t *testing.T) {
-	g := newGuest(t, 2)
+	g := tracktest.NewMachine(t, 2, diskSize)
 	if os.Getenv("LIFEBOAT_TRACKER_SOCKET") != "" {
 		t.Fatal("the helper's environment is set")
 	}
@@ -207,7 +191,7 @@ func TestAgentKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	helper := exec.Command(self, "-test.run", "^TestHoldACut$")
-	helper.Env = append(os.Environ(), "LIFEBOAT_TRACKER_SOCKET="+g.qmp)
+	helper.Env = append(os.Environ(), "LIFEBOAT_TRACKER_SOCKET="+g.Socket)
 	out, err := helper.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -222,8 +206,8 @@ func TestAgentKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = helper.Wait()
-	g.write(0, 5, 0, 65536)
-	tracker := g.open()
+	g.Write(0, 5, 0, 65536)
+	tracker := open(t, g)
 	for i, c := range swap(t, tracker) {
 		if !c.All {
 			t.Errorf("disk %d: %v", i, c)
@@ -234,14 +218,14 @@ func TestAgentKilled(t *testing.T) {
 	}
 	for _, query := range []string{"query-jobs", "query-block-exports", "query-named-block-nodes"} {
 		var raw json.RawMessage
-		if err := g.control.Run(t.Context(), query, nil, &raw); err != nil {
+		if err := g.Control.Run(t.Context(), query, nil, &raw); err != nil {
 			t.Fatal(err)
 		}
 		if strings.Contains(string(raw), "lifeboat-") {
 			t.Errorf("%s: something is left: %s", query, raw)
 		}
 	}
-	files, err := os.ReadDir(g.dir)
+	files, err := os.ReadDir(g.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,25 +254,19 @@ func TestHoldACut(t *testing.T) {
 // A Swap that fails after its transaction forgets nothing: here somebody else uses
 // QEMU's only NBD server.
 func TestAFailedCutForgetsNothing(t *testing.T) {
-	g := newGuest(t, 1)
-	tracker := g.open()
+	g := tracktest.NewMachine(t, 1, diskSize)
+	tracker := open(t, g)
 	swap(t, tracker)
 	release(t, tracker)
-	g.write(0, 1, 1<<20, 4096)
-	run := func(command string, arguments any) {
-		t.Helper()
-		if err := g.control.Run(t.Context(), command, arguments, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
-	run("nbd-server-start", map[string]any{"addr": map[string]any{"type": "unix", "data": map[string]any{"path": g.dir + "/other"}}})
-	run("block-export-add", map[string]any{"type": "nbd", "id": "other", "node-name": "image0"})
+	g.Write(0, 1, 1<<20, 4096)
+	g.Run("nbd-server-start", map[string]any{"addr": map[string]any{"type": "unix", "data": map[string]any{"path": g.Dir + "/other"}}})
+	g.Run("block-export-add", map[string]any{"type": "nbd", "id": "other", "node-name": "image0"})
 	var hindered *blocktrack.HinderedError
 	if _, err := tracker.Swap(t.Context()); !errors.As(err, &hindered) || !strings.Contains(hindered.NextStep, "nbd-server-stop") {
 		t.Errorf("swap: %v", err)
 	}
-	g.write(0, 2, 2<<20, 4096)
-	run("nbd-server-stop", nil)
+	g.Write(0, 2, 2<<20, 4096)
+	g.Run("nbd-server-stop", nil)
 	c := swap(t, tracker)[0]
 	want := []blocktrack.Range{{Offset: 1 << 20, Length: 4096}, {Offset: 2 << 20, Length: 4096}}
 	if c.All || len(c.Ranges) != 2 || c.Ranges[0] != want[0] || c.Ranges[1] != want[1] {
@@ -297,14 +275,14 @@ func TestAFailedCutForgetsNothing(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	g := newGuest(t, 1)
+	g := tracktest.NewMachine(t, 1, diskSize)
 	for _, test := range []struct {
 		options qemu.Options
 		want    string
 	}{
-		{qemu.Options{Socket: g.dir + "/absent"}, "-qmp unix:"},
-		{qemu.Options{Socket: g.qmp, Disks: []string{"disk7"}}, "no writable disk"},
-		{qemu.Options{Socket: g.qmp, Disks: []string{"disk0", g.images[0]}}, "named twice"},
+		{qemu.Options{Socket: g.Dir + "/absent"}, "-qmp unix:"},
+		{qemu.Options{Socket: g.Socket, Disks: []string{"disk7"}}, "no writable disk"},
+		{qemu.Options{Socket: g.Socket, Disks: []string{"disk0", g.Images[0]}}, "named twice"},
 	} {
 		if _, err := qemu.Open(t.Context(), test.options); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%+v: %v, want %q", test.options, err, test.want)

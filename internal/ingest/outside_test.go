@@ -1,0 +1,115 @@
+package ingest_test
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"lifeboat/internal/drs"
+	"lifeboat/internal/source/agent"
+	"lifeboat/internal/source/blocktrack/tracktest"
+)
+
+const machineDisk = 12 << 20
+
+// outside is an agent of all disks of a machine under QEMU.
+func (r *rig) outside(t *testing.T, m *tracktest.Machine) agent.Config {
+	cfg := r.config(t.TempDir(), "")
+	cfg.Disks, cfg.Overrides.Hostname = nil, ""
+	cfg.Tracker, cfg.Machine = "qemu", agent.Machine{QMP: m.Socket}
+	return cfg
+}
+
+// await waits for so many points that satisfy a condition, and returns the newest.
+func (r *rig) await(t *testing.T, n int, is func(drs.RecoveryPoint) bool) (newest drs.RecoveryPoint) {
+	t.Helper()
+	r.catalog.await(t, "points", func() bool {
+		found := 0
+		for _, points := range r.catalog.points {
+			for _, p := range points {
+				if is(p) {
+					found++
+					newest = p
+				}
+			}
+		}
+		return found >= n
+	})
+	return newest
+}
+
+func wantDisks(t *testing.T, r *rig, p drs.RecoveryPoint, images []string) {
+	t.Helper()
+	for i, path := range images {
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(content(t, r.vault, p.SourceServer, p.ID, i)) != string(want) {
+			t.Errorf("disk %d of %s differs from the machine's", i, p.ID)
+		}
+	}
+}
+
+// Every point of a machine that writes to two disks without a pause is one moment of
+// both, and one taken once it rests is its disks.
+func TestAMachineFromOutside(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	m := tracktest.NewMachine(t, 2, machineDisk)
+	writing, stop := context.WithCancel(t.Context())
+	wrote := make(chan error, 1)
+	go func() { wrote <- m.Stamp(writing) }()
+	a := runAgent(r.outside(t, m))
+
+	begun := time.Now()
+	held := func(p drs.RecoveryPoint) bool { return p.Method == drs.CopyBeforeWrite }
+	r.await(t, 5, held)
+	for _, p := range r.catalog.points[r.only()] {
+		if held(p) && p.Consistency != drs.CrashConsistent || p.Consistency == drs.Fuzzy {
+			t.Errorf("a point is %s by %s", p.Consistency, p.Method)
+		}
+		n := tracktest.Stamped(t, [2][]byte{content(t, r.vault, p.SourceServer, p.ID, 0), content(t, r.vault, p.SourceServer, p.ID, 1)})
+		t.Logf("%s after %s: %d numbers, by %s", p.ID, p.Taken.Sub(begun).Round(time.Millisecond), n, p.Method)
+	}
+	stop()
+	if err := <-wrote; err != nil {
+		t.Fatal(err)
+	}
+	wantDisks(t, r, r.takePoint(r.only()), m.Images)
+
+	p := r.catalog.props[r.only()]
+	if p.Hostname != "harbour" || p.Cores() != 2 || p.RAMBytes != 64<<20 || p.BootMode != drs.BootBIOS || p.Tracker != "qemu" ||
+		len(p.Disks) != 2 || p.Disks[0] != (drs.Disk{Device: "disk0", Bytes: machineDisk, Bus: drs.BusVirtio}) {
+		t.Errorf("the machine is told as %+v", p)
+	}
+	a.stop(t)
+}
+
+// QEMU dies and comes back, and its image was changed meanwhile: all is read, and the
+// point that follows is the disk. A disk that grows is followed without a break.
+func TestAMachineComesBack(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	m := tracktest.NewMachine(t, 1, machineDisk)
+	m.Write(0, 3, 1<<20, 8192)
+	a := runAgent(r.outside(t, m))
+	r.await(t, 1, drs.RecoveryPoint.Bootable)
+	server := r.only()
+	wantDisks(t, r, r.takePoint(server), m.Images)
+
+	m.Kill()
+	r.catalog.await(t, "stall", func() bool { return r.catalog.info[server].State == drs.ReplicationStalled })
+	write(t, m.Images[0], []byte("written while no QEMU ran"), 5<<20)
+	m.Start()
+	r.catalog.await(t, "return", func() bool { return r.catalog.info[server].State == drs.ReplicationContinuous })
+	m.Write(0, 4, 2<<20, 8192)
+	wantDisks(t, r, r.takePoint(server), m.Images)
+
+	m.Run("block_resize", map[string]any{"node-name": "image0", "size": machineDisk + 1<<20})
+	m.Write(0, 5, machineDisk+4096, 4096)
+	r.catalog.await(t, "growth", func() bool { return r.catalog.props[server].Disks[0].Bytes == machineDisk+1<<20 })
+	wantDisks(t, r, r.takePoint(server), m.Images)
+	a.stop(t)
+}

@@ -1,0 +1,155 @@
+package tracktest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"lifeboat/internal/qmp"
+)
+
+// Machine is a real QEMU whose processors stand still: what a guest would write is
+// written through its devices' block backends, in an order that the test knows.
+type Machine struct {
+	Dir     string   // of the images and sockets
+	Images  []string // of disk0, disk1, ...
+	Socket  string   // QMP, for the tracker under test
+	Control *qmp.Conn
+
+	t       *testing.T
+	process *exec.Cmd
+}
+
+// NewMachine starts a machine with so many disks of a size in bytes, all zeros. It
+// is killed when the test ends.
+func NewMachine(t *testing.T, disks int, size int64) *Machine {
+	t.Helper()
+	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
+		t.Skip("qemu-system-x86_64 is not installed")
+	}
+	dir, err := os.MkdirTemp("", "lbq") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	m := &Machine{t: t, Dir: dir, Socket: filepath.Join(dir, "agent.qmp")}
+	for i := range disks {
+		m.Images = append(m.Images, m.Image(fmt.Sprintf("disk%d.img", i), size))
+	}
+	m.Start()
+	return m
+}
+
+// Image makes an image of zeros in the machine's folder.
+func (m *Machine) Image(name string, size int64) string {
+	m.t.Helper()
+	path := filepath.Join(m.Dir, name)
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.Truncate(path, size); err != nil {
+		m.t.Fatal(err)
+	}
+	return path
+}
+
+// Start starts the machine, again after Kill.
+func (m *Machine) Start() {
+	m.t.Helper()
+	control := filepath.Join(m.Dir, "control.qmp")
+	_, _ = os.Remove(control), os.Remove(m.Socket) // of a machine that was killed
+	args := []string{
+		"-machine", "q35,accel=tcg", "-m", "64", "-nodefaults", "-display", "none", "-S",
+		"-name", "harbour", "-uuid", "7d3e1c52-0b1f-4c8e-9a44-1df0c2a9e0aa", "-smp", "2",
+		"-device", "pcie-root-port,id=free", // for a disk that is added
+		"-qmp", "unix:" + m.Socket + ",server=on,wait=off", "-qmp", "unix:" + control + ",server=on,wait=off",
+	}
+	for i, image := range m.Images {
+		// share-rw lets a test write besides the guest, through an export.
+		args = append(args, "-blockdev", fmt.Sprintf("driver=raw,node-name=image%d,discard=unmap,file.driver=file,file.filename=%s", i, image),
+			"-device", fmt.Sprintf("virtio-blk-pci,id=disk%d,drive=image%d,share-rw=on", i, i))
+	}
+	process := exec.Command("qemu-system-x86_64", args...) //nolint:noctx // it lives until Kill
+	process.Stderr = os.Stderr
+	if err := process.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	m.process = process
+	m.t.Cleanup(func() { _ = process.Process.Kill(); _ = process.Wait() })
+	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
+	defer cancel()
+	for {
+		nc, err := new(net.Dialer).DialContext(ctx, "unix", control)
+		if err == nil {
+			if m.Control, err = qmp.New(ctx, nc); err != nil {
+				m.t.Fatal(err)
+			}
+			break
+		}
+		select {
+		case <-ctx.Done():
+			m.t.Fatal(err)
+		case <-time.After(10 * time.Millisecond): // it offers nothing else to wait for
+		}
+	}
+	conn := m.Control
+	go func() {
+		for range conn.Events() { // somebody must take them
+		}
+	}()
+	m.t.Cleanup(func() { _ = conn.Close() })
+}
+
+// Kill ends QEMU as a crash does.
+func (m *Machine) Kill() {
+	m.t.Helper()
+	if err := m.process.Process.Kill(); err != nil {
+		m.t.Fatal(err)
+	}
+	_ = m.process.Wait()
+}
+
+// Run has QEMU carry out a command, which must succeed.
+func (m *Machine) Run(command string, arguments any) {
+	m.t.Helper()
+	if err := m.Control.Run(m.t.Context(), command, arguments, nil); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// IO runs a command of qemu-io on a disk's device. It may be called concurrently.
+func (m *Machine) IO(ctx context.Context, disk int, command string) error {
+	var out string
+	err := m.Control.Run(ctx, "human-monitor-command", map[string]any{
+		"command-line": fmt.Sprintf("qemu-io -d /machine/peripheral/disk%d/virtio-backend \"%s\"", disk, command),
+	}, &out)
+	if err == nil && out != "" {
+		err = fmt.Errorf("qemu-io %s: %s", command, out)
+	}
+	return err
+}
+
+// Write writes bytes of a pattern to a disk.
+func (m *Machine) Write(disk int, pattern byte, off, n int64) {
+	m.t.Helper()
+	if err := m.IO(m.t.Context(), disk, fmt.Sprintf("write -q -P %d %d %d", pattern, off, n)); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// Plug adds a disk with an image, as diskN.
+func (m *Machine) Plug(n int, image string) {
+	m.t.Helper()
+	m.Run("blockdev-add", map[string]any{
+		"driver": "raw", "node-name": fmt.Sprintf("image%d", n), "file": map[string]any{"driver": "file", "filename": image},
+	})
+	m.Run("device_add", map[string]any{
+		"driver": "virtio-blk-pci", "id": fmt.Sprintf("disk%d", n), "drive": fmt.Sprintf("image%d", n), "bus": "free",
+	})
+	m.Images = append(m.Images, image)
+}
