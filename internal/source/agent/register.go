@@ -29,13 +29,14 @@ import (
 
 // identify takes the inventory and loads the identity, or registers for one.
 func (a *agent) identify(ctx context.Context) error {
-	hardware, err := a.takeInventory(ctx)
+	var collector inventory.Collector
+	hardware, err := a.takeInventory(ctx, collector)
 	if err != nil {
 		return err
 	}
 	a.id, err = loadIdentity(a.cfg.State)
 	if err == nil {
-		if instance := collector.RecoveryInstance(); instance != "" && !hardware.Image && hardware.HardwareID() != a.id.HardwareID {
+		if instance := collector.RecoveryInstance(); instance != "" && a.outside == nil && !hardware.Image && hardware.HardwareID() != a.id.HardwareID {
 			return turnedAway(fmt.Errorf("this machine is recovery instance %s of source server %s, whose agent came with its disk: it does not replicate over "+
 				"its source. What the instance writes is kept by the server that runs it; to protect it as a source server of its own, "+
 				"start the agent with an empty --state directory and a fresh install token", instance, a.id.SourceServerID))
@@ -56,8 +57,7 @@ func (a *agent) identify(ctx context.Context) error {
 }
 
 // takeInventory describes the machine, and tells which one it is.
-func (a *agent) takeInventory(ctx context.Context) (hardware inventory.Identity, err error) {
-	var collector inventory.Collector
+func (a *agent) takeInventory(ctx context.Context, collector inventory.Collector) (hardware inventory.Identity, err error) {
 	if a.outside != nil {
 		return a.describeOutside(ctx, collector)
 	}
