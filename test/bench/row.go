@@ -23,6 +23,8 @@ type row struct {
 // rows are all there is to measure, in the order of the table.
 var rows = []row{
 	{"sync", "initial sync of 4 GiB: zeros, text, noise", []string{"zstd", "restic", "borg"}, syncRow},
+	{"lag", "age of the newest point under a steady load", []string{"fio", "losetup", "mkfs.ext4"}, lagRow},
+	{"overhead", "what tracking and replication cost the source", []string{"fio", "losetup"}, overheadRow},
 	{"vault", "commits, the opening of a point, and branches, on disks of up to 1 TiB", nil, vaultRow},
 	{"fold", "write amplification of a steady day", nil, foldRow},
 	{"nbd-warm", "NBD read from a warm cache", []string{"fio", "nbdkit"}, nbdWarmRow},
