@@ -205,7 +205,7 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	case trackerEBPF, trackerScan, trackerQEMU:
 	default:
-		return c, fmt.Errorf("tracker %q is not available in this version: use --tracker auto, ebpf, qemu or scan", c.Tracker)
+		return c, fmt.Errorf("tracker %q is not available in this version: use --tracker auto, ebpf, qemu or --tracker scan", c.Tracker)
 	}
 	return c, nil
 }
