@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -154,7 +155,12 @@ func (p Place) Uninstall(ctx context.Context, purge bool) error {
 var stateFiles = []string{"identity.json", "lock"}
 
 func (p Place) purge(state string) error {
-	for _, name := range stateFiles {
+	files := slices.Clone(stateFiles)
+	tables, _ := filepath.Glob(p.path(filepath.Join(state, "*.digests"))) // of a pattern that is right
+	for _, path := range tables {
+		files = append(files, filepath.Base(path))
+	}
+	for _, name := range files {
 		if err := p.remove(filepath.Join(state, name)); err != nil {
 			return err
 		}
