@@ -111,9 +111,9 @@ func (tx Tx) ended(ctx context.Context, id drs.SourceServerID) (bool, error) {
 	return err == nil && row.Replication.V.State.Ended(), err
 }
 
-// InsertExtended adds a server that stands for one of another account. ErrExtended:
-// the account has such a one.
-func (tx Tx) InsertExtended(ctx context.Context, server drs.SourceServer) (drs.SourceServer, error) {
+// InsertExtended adds a server that stands for one of another account; most is how
+// many source servers the account may have in all. ErrExtended: it has such a one.
+func (tx Tx) InsertExtended(ctx context.Context, server drs.SourceServer, most int) (drs.SourceServer, error) {
 	n, err := tx.NewSelect().Model((*serverRow)(nil)).
 		Where("account = ? AND region = ? AND staging_server = ?", server.Account.ID, server.Account.Region, server.Staging.Server).Count(ctx)
 	if err != nil {
@@ -122,7 +122,7 @@ func (tx Tx) InsertExtended(ctx context.Context, server drs.SourceServer) (drs.S
 	if n > 0 {
 		return server, ErrExtended
 	}
-	if err := mayHaveMore(ctx, tx, server.Account); err != nil {
+	if err := mayHaveMore(ctx, tx, server.Account, most); err != nil {
 		return server, err
 	}
 	row := newServerRow(Registration{

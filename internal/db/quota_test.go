@@ -22,13 +22,14 @@ func TestQuotasOfServers(t *testing.T) {
 	}
 	t.Cleanup(func() { d.Close() })
 	mine, staging := drs.Account{ID: "111122223333", Region: "eu-west-1"}, drs.Account{ID: "444455556666", Region: "eu-west-1"}
+	most := drs.DefaultQuotas.SourceServers
 	register := func(account drs.Account, name string) (drs.SourceServerID, error) {
-		server, _, err := d.RegisterServer(ctx, db.Registration{Account: account, HardwareID: name, Most: 2})
+		server, _, err := d.RegisterServer(ctx, db.Registration{Account: account, HardwareID: name, Most: 2, MostInAll: most})
 		return server.ID, err
 	}
 	extend := func(id drs.SourceServerID) error {
 		return d.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
-			_, err := tx.InsertExtended(ctx, drs.SourceServer{Account: mine, Staging: drs.Staging{Account: staging, Server: id}})
+			_, err := tx.InsertExtended(ctx, drs.SourceServer{Account: mine, Staging: drs.Staging{Account: staging, Server: id}}, most)
 			return err
 		})
 	}
@@ -61,14 +62,14 @@ func TestQuotasOfServers(t *testing.T) {
 	values := strings.NewReplacer("id,", "id || i,", "hardware_id,", "hardware_id || i,", "staging_server", "staging_server || i").Replace(columns)
 	_, err = d.SQL().ExecContext(ctx, fmt.Sprintf(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d)
 		INSERT INTO source_servers (%s) SELECT %s FROM n, (SELECT * FROM source_servers WHERE account = ? AND staging_server <> '' LIMIT 1)`,
-		drs.MaxSourceServers-4, columns, values), mine.ID)
+		most-4, columns, values), mine.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
 	other, err := register(staging, "a")
 	if err == nil {
 		err = d.InTx(ctx, func(ctx context.Context, tx db.Tx) error {
-			_, err := tx.InsertExtended(ctx, drs.SourceServer{Account: mine, Staging: drs.Staging{Account: staging, Server: other + "x"}})
+			_, err := tx.InsertExtended(ctx, drs.SourceServer{Account: mine, Staging: drs.Staging{Account: staging, Server: other + "x"}}, most)
 			return err
 		})
 	}

@@ -71,8 +71,9 @@ type Registration struct {
 	HardwareID   string
 	AgentVersion string
 	Properties   drs.SourceProperties
-	// Most is how many source servers the account may have; 0 means any number.
-	Most int
+	// Most is how many source servers of its own the account may have, and MostInAll
+	// how many with those that are extended to it; 0 means any number.
+	Most, MostInAll int
 	// Takeover refuses to give a known server to the machine; nil never does. It is
 	// asked in the transaction that would do so.
 	Takeover func(known drs.SourceServer) error
@@ -116,10 +117,7 @@ func (d *DB) RegisterServer(ctx context.Context, r Registration) (server drs.Sou
 }
 
 func mayHaveAnother(ctx context.Context, tx Tx, r Registration) error {
-	if r.Most <= 0 {
-		return nil
-	}
-	if err := mayHaveMore(ctx, tx, r.Account); err != nil {
+	if err := mayHaveMore(ctx, tx, r.Account, r.MostInAll); err != nil || r.Most <= 0 {
 		return err
 	}
 	n, err := tx.NewSelect().Model((*serverRow)(nil)).
@@ -134,13 +132,16 @@ func mayHaveAnother(ctx context.Context, tx Tx, r Registration) error {
 	return nil
 }
 
-// mayHaveMore holds the quota of all source servers of an account.
-func mayHaveMore(ctx context.Context, tx Tx, account drs.Account) error {
+// mayHaveMore holds the quota of all source servers of an account; 0: there is none.
+func mayHaveMore(ctx context.Context, tx Tx, account drs.Account, most int) error {
+	if most <= 0 {
+		return nil
+	}
 	n, err := tx.NewSelect().Model((*serverRow)(nil)).Where("account = ? AND region = ?", account.ID, account.Region).Count(ctx)
 	if err != nil {
 		return fmt.Errorf("count source servers: %w", err)
 	}
-	if int(n) >= drs.MaxSourceServers {
+	if int(n) >= most {
 		return drs.QuotaExceeded(drs.QuotaSourceServers, drs.TypeSourceServer, "",
 			"The account has %d source servers, extended ones included, the most it may have. Delete one that is no longer needed.", n)
 	}

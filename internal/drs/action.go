@@ -1,6 +1,9 @@
 package drs
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // LaunchAction is something to do on a recovery instance after its launch: a
 // document of AWS Systems Manager and what to give it. Stored as JSON: a field
@@ -69,3 +72,9 @@ const (
 	RunSucceeded  LaunchActionRunStatus = "SUCCEEDED"
 	RunFailed     LaunchActionRunStatus = "FAILED"
 )
+
+// RequiredFailed tells whether an action failed that is not optional: the launch
+// does not count as successful then.
+func RequiredFailed(runs []LaunchActionRun) bool {
+	return slices.ContainsFunc(runs, func(r LaunchActionRun) bool { return !r.Action.Optional && r.Status == RunFailed })
+}

@@ -95,6 +95,12 @@ type ParticipatingServer struct {
 	Actions []LaunchActionRun
 }
 
+// Recovered tells whether the launch counts as successful. What was launched may
+// have been terminated since.
+func (p ParticipatingServer) Recovered() bool {
+	return (p.Status == LaunchLaunched || p.Status == LaunchTerminated) && !RequiredFailed(p.Actions)
+}
+
 // StartRecovery is a request to launch recovery instances.
 type StartRecovery struct {
 	Servers []StartRecoveryServer

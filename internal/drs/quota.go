@@ -23,17 +23,28 @@ const QuotaRequestRate QuotaCode = "RequestRate"
 // servers although the API takes 200; Lifeboat allows what the API takes.
 type Quotas struct {
 	ReplicatingServers int
+	SourceServers      int // in all, those extended from other accounts included
 	ConcurrentJobs     int
 	ServersPerJob      int
 	ServersInAllJobs   int
+	SourceNetworks     int
 }
 
-// MaxSourceServers is how many source servers an account may have in all, those
-// extended from other accounts included.
-const MaxSourceServers = 4000
+// QuotasOf tells the quotas of an account; nil tells DefaultQuotas of all.
+type QuotasOf func(Account) Quotas
+
+// Of tells the quotas of the account.
+func (q QuotasOf) Of(account Account) Quotas {
+	if q == nil {
+		return DefaultQuotas
+	}
+	return q(account)
+}
 
 // DefaultQuotas are the documented values, but for ServersPerJob.
-var DefaultQuotas = Quotas{ReplicatingServers: 300, ConcurrentJobs: 20, ServersPerJob: 200, ServersInAllJobs: 500}
+var DefaultQuotas = Quotas{
+	ReplicatingServers: 300, SourceServers: 4000, ConcurrentJobs: 20, ServersPerJob: 200, ServersInAllJobs: 500, SourceNetworks: 100,
+}
 
 // QuotaExceeded refuses a request that would pass a limit.
 func QuotaExceeded(code QuotaCode, t ResourceType, id, format string, args ...any) *Error {

@@ -9,9 +9,6 @@ import (
 // QuotaSourceNetworks limits the source networks of an account.
 const QuotaSourceNetworks QuotaCode = "L-4B0323BD"
 
-// MaxSourceNetworks is that limit.
-const MaxSourceNetworks = 100
-
 // SourceNetworkTag on a source server names, by its ID or its VPC's, the source
 // network that the server is in. There is no cloud here that would know.
 const SourceNetworkTag = "lifeboat:source-network"

@@ -77,7 +77,7 @@ func newSite(t testing.TB) *site {
 			return staging == other && target == home && !s.revoked.Load(), nil
 		},
 	})
-	networks, err := recovery.New(t.Context(), recovery.Config{DB: s.db, Quotas: drs.DefaultQuotas, Log: slog.New(slog.DiscardHandler)})
+	networks, err := recovery.New(t.Context(), recovery.Config{DB: s.db, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -262,7 +262,7 @@ func FuzzAPI(f *testing.F) {
 	}
 	var log bytes.Buffer
 	jobs := newJobStarter(store)
-	networks, err := recovery.New(context.Background(), recovery.Config{DB: store, Quotas: drs.DefaultQuotas, Log: slog.New(slog.DiscardHandler)})
+	networks, err := recovery.New(context.Background(), recovery.Config{DB: store, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func (s *Service) Extend(ctx context.Context, account drs.Account, arn string, t
 			Account: account, Tags: tags, AgentVersion: staging.AgentVersion, Properties: staging.Properties,
 			ReplicationConfiguration: staging.ReplicationConfiguration,
 			Staging:                  drs.Staging{Account: of.Account, Server: staging.ID},
-		})
+		}, s.Quotas.Of(account).SourceServers)
 		if errors.Is(err, db.ErrExtended) {
 			return drs.Invalid("sourceServerArn", "Source server %s is extended to this account already. DescribeSourceServers with the filter stagingAccountIDs lists it.", staging.ID)
 		}

@@ -22,7 +22,7 @@ import (
 	"lifeboat/internal/drs"
 )
 
-// Config names what a Service works with; all is required but Trusts.
+// Config names what a Service works with; all is required but Trusts and Quotas.
 type Config struct {
 	DB     *db.DB
 	Agents Agents
@@ -30,6 +30,7 @@ type Config struct {
 	// Trusts tells whether a staging account lets another one extend its source
 	// servers. nil: none does.
 	Trusts func(ctx context.Context, staging, target drs.Account) (bool, error)
+	Quotas drs.QuotasOf
 	Log    *slog.Logger
 }
 

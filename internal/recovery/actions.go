@@ -37,20 +37,3 @@ func (r serverRun) actions(ctx context.Context, server drs.SourceServer) (runs [
 	}
 	return runs, fmt.Sprintf("The server has %d active post-launch actions, which are not run: this version of Lifeboat does not execute them.", len(runs)), nil
 }
-
-// keepRuns notes the runs. A launch counts as successful only when all actions that
-// are not optional succeed.
-func (r serverRun) keepRuns(ctx context.Context, tx db.Tx, runs []drs.LaunchActionRun) error {
-	if len(runs) == 0 {
-		return nil
-	}
-	if err := tx.SetActionRuns(ctx, r.job.ID, r.part.SourceServer, runs); err != nil {
-		return err
-	}
-	for _, run := range runs {
-		if !run.Action.Optional && run.Status == drs.RunFailed {
-			return tx.SetLastLaunch(ctx, r.lastLaunch(drs.LaunchLaunched), drs.LastLaunchFailed, r.part.SourceServer)
-		}
-	}
-	return nil
-}

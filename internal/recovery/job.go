@@ -50,7 +50,7 @@ func (s *Service) runJob(ctx context.Context, id drs.JobID) error {
 	}
 	for _, n := range job.Networks { // each is but a few rows
 		if n.Status == drs.LaunchPending || n.Status == drs.LaunchInProgress {
-			errs = append(errs, s.recoverNetwork(ctx, job, n))
+			errs = append(errs, s.guardedNetwork(ctx, job, n))
 		}
 	}
 	wg.Wait()
@@ -80,6 +80,17 @@ func (s *Service) guarded(ctx context.Context, job drs.Job, p drs.ParticipatingS
 		}
 	}()
 	return work(ctx, job, p)
+}
+
+// guardedNetwork is guarded for the part of one network.
+func (s *Service) guardedNetwork(ctx context.Context, job drs.Job, part drs.ParticipatingNetwork) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			s.Log.Error("fault in a job", "job", job.ID, "network", part.SourceNetwork, "fault", fault, "stack", string(debug.Stack()))
+			err = networkRun{s, job, part}.fault(ctx, fault)
+		}
+	}()
+	return s.recoverNetwork(ctx, job, part)
 }
 
 // serverRun is one server's part in a running job.
@@ -114,18 +125,27 @@ func (r serverRun) advance(ctx context.Context, to drs.LaunchStatus, instance dr
 	return r.service.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return r.advanceIn(ctx, tx, to, instance) })
 }
 
-func (r serverRun) advanceIn(ctx context.Context, tx db.Tx, to drs.LaunchStatus, instance drs.RecoveryInstanceID) error {
+// advanceIn is advance within a transaction; runs are those of a launched server's
+// post-launch actions. A launch counts as successful only when all of them succeeded
+// that are not optional.
+func (r serverRun) advanceIn(ctx context.Context, tx db.Tx, to drs.LaunchStatus, instance drs.RecoveryInstanceID, runs ...drs.LaunchActionRun) error {
 	if err := tx.SetLaunchStatus(ctx, r.job.ID, r.part.SourceServer, r.part.Instance, to, instance); err != nil {
 		return err
+	}
+	if len(runs) > 0 {
+		if err := tx.SetActionRuns(ctx, r.job.ID, r.part.SourceServer, runs); err != nil {
+			return err
+		}
 	}
 	if r.job.Type != drs.JobLaunch {
 		return nil
 	}
+	succeeded := to == drs.LaunchLaunched && !drs.RequiredFailed(runs)
 	result := drs.LastLaunchPending
-	switch to {
-	case drs.LaunchLaunched:
+	switch {
+	case succeeded:
 		result = drs.LastLaunchSucceeded
-	case drs.LaunchFailed:
+	case to == drs.LaunchLaunched, to == drs.LaunchFailed:
 		result = drs.LastLaunchFailed
 	}
 	if err := tx.SetLastLaunch(ctx, r.lastLaunch(to), result, r.part.SourceServer); err != nil {
@@ -134,7 +154,7 @@ func (r serverRun) advanceIn(ctx context.Context, tx db.Tx, to drs.LaunchStatus,
 	if to != drs.LaunchLaunched && to != drs.LaunchFailed {
 		return nil
 	}
-	return tx.Emit(ctx, drs.LaunchResult(r.job, r.part.SourceServer, to == drs.LaunchLaunched, now()))
+	return tx.Emit(ctx, drs.LaunchResult(r.job, r.part.SourceServer, succeeded, now()))
 }
 
 func (r serverRun) lastLaunch(status drs.LaunchStatus) *drs.LastLaunch {

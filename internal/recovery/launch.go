@@ -258,8 +258,7 @@ func (r serverRun) boot(ctx context.Context, server drs.SourceServer, instance d
 		_, err := tx.MoveInstance(ctx, instance.ID, state, func(i *drs.RecoveryInstance) { i.Properties = plan.properties })
 		return errors.Join(err,
 			tx.SetRecoveryInstance(ctx, server.ID, instance.ID),
-			r.advanceIn(ctx, tx, drs.LaunchLaunched, instance.ID),
-			r.keepRuns(ctx, tx, runs))
+			r.advanceIn(ctx, tx, drs.LaunchLaunched, instance.ID, runs...))
 	})
 	if err == nil && state == drs.InstanceRunning {
 		// It may have ended before its record could follow it.

@@ -142,6 +142,22 @@ func (r networkRun) fail(ctx context.Context, tx db.Tx, n *drs.SourceNetwork, ev
 		tx.SetNetworkStatus(ctx, r.job.ID, n.ID, drs.LaunchFailed))
 }
 
+// fault ends the part of a network at which this program failed.
+func (r networkRun) fault(ctx context.Context, fault any) error {
+	event := drs.EventUpdateNetworkFailed
+	if r.part.New {
+		event = drs.EventDeployNetworkFailed
+	}
+	err := r.step(ctx, func(ctx context.Context, tx db.Tx, n *drs.SourceNetwork) error {
+		return r.fail(ctx, tx, n, event, r.job.Initiated != drs.AssociatedNetwork,
+			fmt.Errorf("an internal fault, which the server's log tells more of: %v", fault))
+	})
+	if errors.Is(err, db.ErrAbsent) {
+		return r.gone(ctx)
+	}
+	return err
+}
+
 // gone ends the part of a network that was deleted after the job was submitted.
 func (r networkRun) gone(ctx context.Context) error {
 	return r.service.DB.InTx(ctx, func(ctx context.Context, tx db.Tx) error {

@@ -186,6 +186,66 @@ func TestAssociateNetwork(t *testing.T) {
 	}
 }
 
+// No account sends its machines off the host but where all recoveries go, or where
+// the operator lets it: that is asked again at each launch.
+func TestNetworksThatLeadOffTheHost(t *testing.T) {
+	s := newSite(t)
+	s.stop()
+	let := map[machine.Network]bool{}
+	s.config.RecoveryNetwork = machine.Isolated
+	s.config.MayLead = func(of drs.Account, n machine.Network) bool { return of == account && let[n] }
+	s.run(t)
+	ids := protectAll(t, s, "one")
+	n := s.connect(t, "vpc-0123456789abcdef0", ids[0])
+	_, err := s.AssociateSourceNetwork(t.Context(), account, n.ID, "user")
+	refusedAs(t, err, drs.KindValidation, "operator")
+
+	let[machine.UserNAT] = true
+	job, err := s.AssociateSourceNetwork(t.Context(), account, n.ID, "user")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.finish(t, job.ID)
+	if got := s.launchInto(t, ids[0], false); got != machine.UserNAT {
+		t.Errorf("a recovery goes to %s", got)
+	}
+	delete(let, machine.UserNAT)
+	done, log := s.launch(t, ask(ids[0]))
+	if done.Servers[0].Status != drs.LaunchFailed || !strings.Contains(log[len(log)-2].RawError, "may not use the network user") {
+		t.Errorf("%s: %+v", events(log), log[len(log)-2])
+	}
+}
+
+// A fault of this program at a network ends its part, not the process.
+func TestAFaultAtANetworkEndsItsPart(t *testing.T) {
+	s := newSite(t)
+	s.stop()
+	fault := false
+	s.config.RecoveryNetwork = machine.Isolated
+	s.config.MayLead = func(drs.Account, machine.Network) bool {
+		if fault {
+			panic("a fault")
+		}
+		return true
+	}
+	s.run(t)
+	n := s.connect(t, "vpc-0123456789abcdef0")
+	s.stop()
+	job, err := s.AssociateSourceNetwork(t.Context(), account, n.ID, "user")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fault = true
+	s.run(t)
+	done, log := s.finish(t, job.ID)
+	if done.Networks[0].Status != drs.LaunchFailed || events(log) != "JOB_START NETWORK_RECOVERY_FAIL JOB_END" || !strings.Contains(log[1].RawError, "a fault") {
+		t.Errorf("%s: %+v", events(log), done.Networks)
+	}
+	if got := s.network(t, n.ID); got.Last.Result != drs.NetworkAssociateFailed {
+		t.Errorf("%+v", got.Last)
+	}
+}
+
 func TestNetworkRefusals(t *testing.T) {
 	s := newSite(t)
 	n := s.connect(t, "vpc-0123456789abcdef0")

@@ -52,6 +52,11 @@ func (w *worker) Work(ctx context.Context, job *river.Job[jobArgs]) error {
 // vault that stays broken for hours uses them up; a restart begins anew.
 const attempts = 1000
 
+// jobsAtOnce bounds the jobs that run at a time, of all accounts: enough that those
+// of one, which its quota bounds, leave room for the others'. What a job costs is
+// bounded elsewhere, see Config.Launches.
+const jobsAtOnce = 500
+
 func (s *Service) openQueue(ctx context.Context) (*river.Client[queueTx], error) {
 	driver := riversqlite.New(s.DB.SQL())
 	quiet := slog.New(atLeast{slog.LevelWarn, s.Log.Handler()})
@@ -67,7 +72,7 @@ func (s *Service) openQueue(ctx context.Context) (*river.Client[queueTx], error)
 		return nil, fmt.Errorf("prepare the job queue: %w", err)
 	}
 	client, err := river.NewClient(driver, &river.Config{
-		Queues:            map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: s.Quotas.ConcurrentJobs}},
+		Queues:            map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: jobsAtOnce}},
 		Workers:           workers,
 		MaxAttempts:       attempts,
 		JobTimeout:        -1,

@@ -137,7 +137,7 @@ func newSite(t *testing.T) *site {
 		Dir: filepath.Join(dir, "instances"), Socket: filepath.Join(dir, "disks.sock"),
 		LogKey:       func(drs.RecoveryInstanceID) ([]byte, error) { return bytes.Repeat([]byte{7}, 32), nil },
 		DrillNetwork: machine.Isolated, RecoveryNetwork: machine.UserNAT,
-		Quotas: drs.DefaultQuotas, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	s.run(t)
 	t.Cleanup(func() {
@@ -454,7 +454,9 @@ func (s *site) reopenVaultAs(t *testing.T, as func(blob.Store) blob.Store) {
 func TestQuotas(t *testing.T) {
 	s := newSite(t)
 	s.stop()
-	s.config.Quotas = drs.Quotas{ServersPerJob: 2, ConcurrentJobs: 1, ServersInAllJobs: 2}
+	s.config.Quotas = func(drs.Account) drs.Quotas {
+		return drs.Quotas{ServersPerJob: 2, ConcurrentJobs: 1, ServersInAllJobs: 2}
+	}
 	s.run(t)
 	one, _ := s.protect(t, "one")
 	two, _ := s.protect(t, "two")

@@ -53,7 +53,10 @@ type Config struct {
 	// recover (any more); nil: nothing is refused.
 	MayExtend func(ctx context.Context, staging, account drs.Account) error
 
-	Quotas drs.Quotas
+	Quotas drs.QuotasOf
+	// MayLead tells whether an account may send its recoveries to a network that leads
+	// off this host and is not RecoveryNetwork, to which all may; nil: none may.
+	MayLead func(drs.Account, machine.Network) bool
 	// PointWait is how long an on-demand point may take; 0 means 10 minutes, as
 	// the service documents.
 	PointWait time.Duration

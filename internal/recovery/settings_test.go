@@ -112,6 +112,9 @@ func TestActionsAreNotRun(t *testing.T) {
 					tx.PutLaunchAction(ctx, string(id), drs.LaunchAction{ID: "a", Name: "first", Order: 2, Active: true, Optional: optional}),
 					tx.PutLaunchAction(ctx, string(id), drs.LaunchAction{ID: "b", Name: "off", Order: 3}))
 			})
+			if err := s.db.AddWebhook(t.Context(), db.Webhook{ID: "hook", Secret: []byte("s"), Account: account, Types: []drs.EventType{drs.EventLaunchResult}}, 1); err != nil {
+				t.Fatal(err)
+			}
 			job, log := s.launch(t, ask(id))
 			part := job.Servers[0]
 			if part.Status != drs.LaunchLaunched || len(part.Actions) != 1 || part.Actions[0].Status != drs.RunFailed || part.Actions[0].Reason == "" || part.Actions[0].Action.ID != "a" {
@@ -124,6 +127,14 @@ func TestActionsAreNotRun(t *testing.T) {
 			if !optional {
 				want = drs.LastLaunchFailed
 			}
+			// Who is told of launches is told the same, and so is a plan.
+			told, err := s.db.DueDeliveries(t.Context(), time.Now().Add(time.Minute), 10)
+			if err != nil || len(told) != 1 || (told[0].Event.Detail["state"] == "RECOVERY_LAUNCH_SUCCEEDED") != optional {
+				t.Errorf("events %+v, %v", told, err)
+			}
+			p := newPlanner(t, s)
+			outcome := map[bool]string{true: "COMPLETED COMPLETED", false: "FAILED FAILED"}[optional]
+			p.becomes(p.start(p.planOf("p", []drs.SourceServerID{id}).ID).ID, outcome)
 			server := s.server(t, id)
 			if server.LastLaunchResult != want || server.LifeCycle.LastLaunch.Status != drs.LaunchLaunched {
 				t.Errorf("last launch: %s, %+v; want %s", server.LastLaunchResult, server.LifeCycle.LastLaunch, want)
@@ -175,7 +186,7 @@ func TestExtendedServer(t *testing.T) {
 	origin := s.server(t, staging)
 	var extended drs.SourceServer
 	err := s.db.InTx(ctx, func(ctx context.Context, tx db.Tx) (err error) {
-		extended, err = tx.InsertExtended(ctx, drs.SourceServer{Account: target, Properties: origin.Properties, Staging: drs.Staging{Account: account, Server: staging}})
+		extended, err = tx.InsertExtended(ctx, drs.SourceServer{Account: target, Properties: origin.Properties, Staging: drs.Staging{Account: account, Server: staging}}, 0)
 		return err
 	})
 	if err != nil {

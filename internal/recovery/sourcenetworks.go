@@ -29,7 +29,7 @@ func (s *Service) CreateSourceNetwork(ctx context.Context, account, origin drs.A
 			return err
 		case same:
 			return drs.Conflict(drs.TypeSourceNetwork, vpc, "There is a source network of %s already. DescribeSourceNetworks lists it.", vpc)
-		case count >= drs.MaxSourceNetworks:
+		case count >= s.Quotas.Of(account).SourceNetworks:
 			return drs.QuotaExceeded(drs.QuotaSourceNetworks, drs.TypeSourceNetwork, vpc,
 				"The account has %d source networks, the most it may have. Delete one that is no longer needed.", count)
 		}
@@ -154,7 +154,8 @@ func (s *Service) AssociateSourceNetwork(ctx context.Context, account drs.Accoun
 			return err
 		}
 		if _, err := s.findStack(ctx, tx, account, stack); errors.Is(err, db.ErrAbsent) {
-			return drs.Invalid("cfnStackName", "There is no stack named %s. Name one that StartSourceNetworkRecovery made, %q, %q, or a bridge interface of the server's host.",
+			return drs.Invalid("cfnStackName", "There is no stack named %s that this account may use. Name one that StartSourceNetworkRecovery made, %q, or a network of the server's host "+
+				"(%q, a bridge interface) that its operator lets the account use: docs/drs-compatibility.md tells how.",
 				stack, machine.Isolated, machine.UserNAT)
 		} else if err != nil {
 			return err
@@ -172,16 +173,25 @@ func (s *Service) findStack(ctx context.Context, tx db.Tx, account drs.Account, 
 	if !errors.Is(err, db.ErrAbsent) {
 		return stack, err
 	}
-	stack = newStack(account, name)
-	switch {
-	case name == string(machine.Isolated), name == string(machine.UserNAT):
-		stack.Network = name
-		return stack, nil
-	case isBridge(name):
-		stack.Network = string(machine.Bridge(name))
-		return stack, nil
+	network := machine.Network(name)
+	if network != machine.Isolated && network != machine.UserNAT {
+		if network = machine.Bridge(name); !isBridge(name) {
+			return drs.NetworkStack{}, err
+		}
 	}
-	return drs.NetworkStack{}, err
+	if !s.mayUse(account, network) {
+		return drs.NetworkStack{}, err
+	}
+	stack = newStack(account, name)
+	stack.Network = string(network)
+	return stack, nil
+}
+
+// mayUse tells whether recoveries of the account may go to a network: its segments
+// and the one that reaches nobody are open to all, and so is the one to which
+// recoveries go anyway.
+func (s *Service) mayUse(account drs.Account, n machine.Network) bool {
+	return !n.Leads() || n == s.RecoveryNetwork || s.MayLead != nil && s.MayLead(account, n)
 }
 
 // newStack is a segment of the account's own, by the name of the stack. VPC and
@@ -278,6 +288,9 @@ func (s *Service) networkOf(server drs.SourceServer, drill bool) (machine.Networ
 	}
 	if drill && chosen.Leads() {
 		return own, nil
+	}
+	if !s.mayUse(server.Account, chosen) {
+		return "", fmt.Errorf("the account may not use the network %s (any more): associate the server's source network with another stack, or let the account use it", chosen)
 	}
 	return chosen, nil
 }

@@ -157,10 +157,10 @@ func mayUse(ctx context.Context, tx db.Tx, server, held drs.SourceServerID, id d
 
 // mayRun holds the quotas, and that a server is in one job at a time.
 func (s *Service) mayRun(ctx context.Context, tx db.Tx, job drs.Job) error {
-	servers := serversOf(job)
-	if n := len(servers); n > s.Quotas.ServersPerJob {
+	servers, quotas := serversOf(job), s.Quotas.Of(job.Account)
+	if n := len(servers); n > quotas.ServersPerJob {
 		return drs.QuotaExceeded(drs.QuotaServersPerJob, drs.TypeJob, string(job.ID),
-			"A job takes at most %d source servers, and the request names %d. Split it.", s.Quotas.ServersPerJob, n)
+			"A job takes at most %d source servers, and the request names %d. Split it.", quotas.ServersPerJob, n)
 	}
 	if err := notBusy(ctx, tx, servers); err != nil {
 		return err
@@ -169,14 +169,14 @@ func (s *Service) mayRun(ctx context.Context, tx db.Tx, job drs.Job) error {
 	if err != nil {
 		return err
 	}
-	if jobs >= s.Quotas.ConcurrentJobs {
+	if jobs >= quotas.ConcurrentJobs {
 		return drs.QuotaExceeded(drs.QuotaConcurrentJobs, drs.TypeJob, string(job.ID),
 			"%d jobs are in progress, the most there may be. Wait until one has completed.", jobs)
 	}
-	if inJobs+len(servers) > s.Quotas.ServersInAllJobs {
+	if inJobs+len(servers) > quotas.ServersInAllJobs {
 		return drs.QuotaExceeded(drs.QuotaServersInAllJobs, drs.TypeJob, string(job.ID),
 			"Jobs in progress hold %d source servers and may hold %d. Wait until one has completed, or name fewer servers.",
-			inJobs, s.Quotas.ServersInAllJobs)
+			inJobs, quotas.ServersInAllJobs)
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ type catalog struct {
 	epoch  time.Duration // spacing of recovery points
 	// committed is told of each point; nil: nobody is.
 	committed func(drs.SourceServerID)
-	most      int // how many source servers an account may have
+	quotas    drs.QuotasOf
 }
 
 // AddPoint implements ingest.Catalog.
@@ -93,7 +93,7 @@ func (c catalog) register(connected func(drs.SourceServerID) bool, issued func(t
 		}
 		server, _, err := c.RegisterServer(ctx, db.Registration{
 			Account: account, HardwareID: r.HardwareID, AgentVersion: r.AgentVersion, Properties: r.Inventory,
-			Most:     c.most,
+			Most: c.quotas.Of(account).ReplicatingServers, MostInAll: c.quotas.Of(account).SourceServers,
 			Takeover: func(now drs.SourceServer) error { return takeover(now, connected(now.ID), at) },
 		})
 		return server.ID, err

@@ -8,11 +8,14 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"lifeboat/internal/audit"
 	"lifeboat/internal/drs"
+	"lifeboat/internal/recovery/machine"
 	"lifeboat/internal/throttle"
 )
 
@@ -22,6 +25,19 @@ type limits struct {
 	Quotas drs.Quotas  `json:"quotas"`
 	Rates  rates       `json:"rates"`
 	Audit  auditLimits `json:"audit"`
+	// Networks are those that lead off the host, beside that of all recoveries, which
+	// AssociateSourceNetworkStack may choose.
+	Networks []string `json:"networks"`
+	// Accounts are the limits of single accounts, by number, where they are others.
+	Accounts map[string]accountLimits `json:"accounts"`
+}
+
+// accountLimits are those of one account; what they leave out is as for all.
+type accountLimits struct {
+	Quotas   json.RawMessage `json:"quotas"`
+	Networks []string        `json:"networks"`
+
+	quotas drs.Quotas // as Quotas says
 }
 
 // rates bound the requests of each account to each operation.
@@ -72,6 +88,9 @@ func (d *DataDir) readLimits() (limits, error) {
 		}
 	}
 	if err == nil {
+		err = l.completeAccounts()
+	}
+	if err == nil {
 		err = l.check()
 	}
 	if err != nil {
@@ -80,14 +99,50 @@ func (d *DataDir) readLimits() (limits, error) {
 	return l, nil
 }
 
+// completeAccounts reads the quotas of single accounts over those of all.
+func (l *limits) completeAccounts() error {
+	for number, a := range l.Accounts {
+		if !accountNumber.MatchString(number) {
+			return fmt.Errorf("accounts.%s: an account has a number of 12 digits", number)
+		}
+		a.quotas = l.Quotas
+		if a.Quotas != nil {
+			decoder := json.NewDecoder(bytes.NewReader(a.Quotas))
+			decoder.DisallowUnknownFields()
+			if err := decoder.Decode(&a.quotas); err != nil {
+				return fmt.Errorf("accounts.%s.quotas: %w", number, err)
+			}
+		}
+		if a.Networks == nil {
+			a.Networks = l.Networks
+		}
+		l.Accounts[number] = a
+	}
+	return nil
+}
+
+var accountNumber = regexp.MustCompile(`^[0-9]{12}$`)
+
 func (l limits) check() error {
-	for name, n := range map[string]int64{
-		"quotas.replicatingServers": int64(l.Quotas.ReplicatingServers), "quotas.concurrentJobs": int64(l.Quotas.ConcurrentJobs),
-		"quotas.serversPerJob": int64(l.Quotas.ServersPerJob), "quotas.serversInAllJobs": int64(l.Quotas.ServersInAllJobs),
+	counts := map[string]int64{
 		"audit.fileBytes": l.Audit.FileBytes, "audit.totalBytes": l.Audit.TotalBytes, "audit.days": int64(l.Audit.Days),
-	} {
+	}
+	networks := map[string][]string{"networks": l.Networks}
+	addQuotas(counts, "quotas", l.Quotas)
+	for number, a := range l.Accounts {
+		addQuotas(counts, "accounts."+number+".quotas", a.quotas)
+		networks["accounts."+number+".networks"] = a.Networks
+	}
+	for name, n := range counts {
 		if n < 1 {
 			return fmt.Errorf("%s is %d, want 1 or more", name, n)
+		}
+	}
+	for name, all := range networks {
+		for _, n := range all {
+			if _, err := machine.ParseNetwork(n); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
 		}
 	}
 	all := map[string]throttle.Rate{"rates.read": l.Rates.Read, "rates.change": l.Rates.Change}
@@ -100,6 +155,32 @@ func (l limits) check() error {
 		}
 	}
 	return nil
+}
+
+func addQuotas(counts map[string]int64, prefix string, q drs.Quotas) {
+	for name, n := range map[string]int{
+		"replicatingServers": q.ReplicatingServers, "sourceServers": q.SourceServers, "concurrentJobs": q.ConcurrentJobs,
+		"serversPerJob": q.ServersPerJob, "serversInAllJobs": q.ServersInAllJobs, "sourceNetworks": q.SourceNetworks,
+	} {
+		counts[prefix+"."+name] = int64(n)
+	}
+}
+
+// quotasOf is drs.QuotasOf.
+func (l limits) quotasOf(account drs.Account) drs.Quotas {
+	if a, ok := l.Accounts[account.ID]; ok {
+		return a.quotas
+	}
+	return l.Quotas
+}
+
+// mayLead tells whether recoveries of an account may go to a network.
+func (l limits) mayLead(account drs.Account, n machine.Network) bool {
+	networks := l.Networks
+	if a, ok := l.Accounts[account.ID]; ok {
+		networks = a.Networks
+	}
+	return slices.Contains(networks, string(n))
 }
 
 // of is the rate of one operation.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lifeboat/internal/drs"
+	"lifeboat/internal/recovery/machine"
 	"lifeboat/internal/throttle"
 )
 
@@ -28,14 +29,35 @@ func TestLimits(t *testing.T) {
 	if err != nil || l.Quotas.ServersPerJob != 7 || l.Quotas.ConcurrentJobs != drs.DefaultQuotas.ConcurrentJobs || l.Rates.of("StartRecovery") != (throttle.Rate{PerSecond: 1, Burst: 2}) {
 		t.Errorf("%+v, %v", l, err)
 	}
+	l, err = write(`{"quotas": {"serversPerJob": 7, "sourceNetworks": 1}, "networks": ["user"],
+		"accounts": {"111122223333": {"quotas": {"serversPerJob": 9}}, "444455556666": {"networks": ["bridge=br0"]}}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		account      string
+		servers      int
+		user, bridge bool
+	}{{"111122223333", 9, true, false}, {"444455556666", 7, false, true}, {"777788889999", 7, true, false}} {
+		account := drs.Account{ID: c.account}
+		if q := l.quotasOf(account); q.ServersPerJob != c.servers || q.SourceNetworks != 1 || q.ConcurrentJobs != drs.DefaultQuotas.ConcurrentJobs ||
+			l.mayLead(account, machine.UserNAT) != c.user || l.mayLead(account, machine.Bridge("br0")) != c.bridge {
+			t.Errorf("account %s: %+v", c.account, q)
+		}
+	}
 	for text, want := range map[string]string{
-		`{"quotas": {"serversPerJob": 0}}`:      "quotas.serversPerJob is 0",
-		`{"quota": {}}`:                         `unknown field "quota"`,
-		`{"rates": {"read": {"burst": -1}}}`:    "rates.read must not be negative",
-		`{"audit": {"days": "90"}}`:             "audit.days",
-		`{} {}`:                                 "something follows",
-		`{"quotas": {"serversPerJob": 1`:        "unexpected EOF",
-		`{"rates": {"operations": {"X": null}}`: "unexpected EOF",
+		`{"networks": ["br0"]}`:                                              `networks: network "br0"`,
+		`{"accounts": {"me": {}}}`:                                           "accounts.me",
+		`{"accounts": {"111122223333": {"quota": {}}}}`:                      `unknown field "quota"`,
+		`{"accounts": {"111122223333": {"quotas": {"jobs": 1}}}}`:            `unknown field "jobs"`,
+		`{"accounts": {"111122223333": {"quotas": {"concurrentJobs": -1}}}}`: "accounts.111122223333.quotas.concurrentJobs is -1",
+		`{"quotas": {"serversPerJob": 0}}`:                                   "quotas.serversPerJob is 0",
+		`{"quota": {}}`:                                                      `unknown field "quota"`,
+		`{"rates": {"read": {"burst": -1}}}`:                                 "rates.read must not be negative",
+		`{"audit": {"days": "90"}}`:                                          "audit.days",
+		`{} {}`:                                                              "something follows",
+		`{"quotas": {"serversPerJob": 1`:                                     "unexpected EOF",
+		`{"rates": {"operations": {"X": null}}`:                              "unexpected EOF",
 	} {
 		if _, err := write(text); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), limitsFile+": ") {
 			t.Errorf("%s: %v, want %q", text, err, want)

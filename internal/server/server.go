@@ -296,7 +296,7 @@ func (s *running) wire(ctx context.Context, replication string) (err error) {
 		return err
 	}
 	s.upkeep = newUpkeep(s)
-	catalog := catalog{s.db, s.dir.Account().Region, s.Epoch, s.upkeep.committed, s.limits.Quotas.ReplicatingServers}
+	catalog := catalog{s.db, s.dir.Account().Region, s.Epoch, s.upkeep.committed, s.limits.quotasOf}
 	s.ingest = ingest.New(ingest.Config{
 		Vault: ingest.OnVault(s.vault), Catalog: catalog,
 		TLS:     s.certificates.Serve(s.dir.Authority.AgentTLS(s.certificates.Certificate())),
@@ -311,7 +311,7 @@ func (s *running) wire(ctx context.Context, replication string) (err error) {
 		return err
 	}
 	s.protection = protection.New(protection.Config{
-		DB: s.db, Agents: protectedAgents{s.ingest, catalog}, Vault: protectedVault{s.vault, s.recorder}, Trusts: s.trusts, Log: s.Log.With("wing", "protection"),
+		DB: s.db, Agents: protectedAgents{s.ingest, catalog}, Vault: protectedVault{s.vault, s.recorder}, Trusts: s.trusts, Quotas: s.limits.quotasOf, Log: s.Log.With("wing", "protection"),
 	})
 	s.registration = ingest.Registrar{
 		CheckToken: tokens.Check,
@@ -344,7 +344,7 @@ func (s *running) wire(ctx context.Context, replication string) (err error) {
 		LogKey: func(id drs.RecoveryInstanceID) ([]byte, error) { return s.dir.key("branch log " + string(id)) },
 
 		DrillNetwork: s.DrillNetwork, RecoveryNetwork: s.RecoveryNetwork,
-		MayExtend: s.protection.MayExtend, Quotas: s.limits.Quotas, Log: s.Log.With("wing", "recovery"),
+		MayExtend: s.protection.MayExtend, Quotas: s.limits.quotasOf, MayLead: s.limits.mayLead, Log: s.Log.With("wing", "recovery"),
 		JobEnded: func(drs.JobID) { s.plans.Wake() }, // jobs run only after Run has begun, when plans is set
 	})
 	if err != nil {

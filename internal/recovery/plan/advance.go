@@ -223,23 +223,19 @@ func (r *run) outcome(ctx context.Context, server drs.ExecutionServer) (recovere
 	job, err := r.tx.JobByID(ctx, server.Job)
 	if errors.Is(err, db.ErrAbsent) {
 		kept, err := r.tx.SourceServers(ctx, r.e.Account, []drs.SourceServerID{server.SourceServer})
-		last := kept[server.SourceServer].LifeCycle.LastLaunch
-		return last != nil && last.Job == server.Job && recoveredAs(last.Status), true, err
+		was := kept[server.SourceServer]
+		last := was.LifeCycle.LastLaunch
+		return last != nil && last.Job == server.Job && was.LastLaunchResult == drs.LastLaunchSucceeded, true, err
 	}
 	if err != nil || job.Status != drs.JobCompleted {
 		return false, false, err
 	}
 	for _, p := range job.Servers {
-		if p.SourceServer == server.SourceServer && recoveredAs(p.Status) {
+		if p.SourceServer == server.SourceServer && p.Recovered() {
 			return true, true, nil
 		}
 	}
 	return false, true, nil
-}
-
-// recoveredAs: what was launched may have been terminated since.
-func recoveredAs(s drs.LaunchStatus) bool {
-	return s == drs.LaunchLaunched || s == drs.LaunchTerminated
 }
 
 func (r *run) failStep(ctx context.Context, at int, detail drs.ErrorDetail) error {
