@@ -50,7 +50,10 @@ func (v *auditCommand) Run(ctx context.Context) error {
 		var rows [][]string
 		for _, e := range events {
 			who, outcome := e.Identity.ARN, "done"
-			if who == "" {
+			switch {
+			case who == "" && e.Identity.Type == "InstallToken":
+				who = "an install token"
+			case who == "":
 				who = "(unknown)"
 			}
 			if e.ErrorCode != "" {

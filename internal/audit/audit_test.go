@@ -28,6 +28,18 @@ func open(t testing.TB, dir string, limits Limits, now func() time.Time) *Log {
 	return l
 }
 
+const mine = "111122223333"
+
+// own is the folder of the account of most events here.
+func own(t testing.TB, l *Log) *folder {
+	t.Helper()
+	f, err := l.of(mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 func event(name string, at time.Time) Event {
 	return Event{
 		Name: name, Time: at, Source: "drs.amazonaws.com", RequestID: name,
@@ -54,7 +66,7 @@ func names(t *testing.T, l *Log, q Query) string {
 func TestSearch(t *testing.T) {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	now := at
-	l := open(t, t.TempDir(), Limits{File: 1200}, func() time.Time { now = now.Add(time.Second); return now })
+	l := open(t, t.TempDir(), Limits{File: 700}, func() time.Time { now = now.Add(time.Second); return now })
 	for i, name := range []string{"A", "B", "C", "D", "E", "F"} {
 		e := event(name, at.Add(time.Duration(i)*time.Minute))
 		e.ReadOnly = i%2 == 0
@@ -70,7 +82,7 @@ func TestSearch(t *testing.T) {
 		}
 		l.Record(e)
 	}
-	if files, err := l.files(); err != nil || len(files) < 2 {
+	if files, err := own(t, l).files(); err != nil || len(files) < 2 {
 		t.Fatalf("files %v, %v: want several", files, err)
 	}
 	for want, q := range map[string]Query{
@@ -109,11 +121,11 @@ func TestShape(t *testing.T) {
 	})
 	e.ErrorMessage = strings.Repeat("x", 2*maxText) + "\xff"
 	l.Record(e)
-	files, err := l.files()
+	files, err := own(t, l).files()
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(filepath.Join(l.dir, files[0]))
+	text, err := os.ReadFile(filepath.Join(own(t, l).dir, files[0]))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,11 +157,11 @@ func TestTorn(t *testing.T) {
 	l := open(t, t.TempDir(), Limits{}, nil)
 	l.Record(event("A", time.Now()))
 	l.Record(event("B", time.Now()))
-	files, err := l.files()
+	files, err := own(t, l).files()
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(l.dir, files[0])
+	path := filepath.Join(own(t, l).dir, files[0])
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +191,7 @@ func TestRetention(t *testing.T) {
 	for i := range 50 {
 		l.Record(event(fmt.Sprint(i), now))
 	}
-	files, err := l.files()
+	files, err := own(t, l).files()
 	if err != nil || len(files) < 2 || len(files) > 7 {
 		t.Errorf("%d files are left, %v", len(files), err)
 	}
@@ -188,12 +200,11 @@ func TestRetention(t *testing.T) {
 	}
 	now = now.Add(2 * time.Hour)
 	l.Sweep()
-	if files, err := l.files(); err != nil || len(files) != 1 {
+	if files, err := own(t, l).files(); err != nil || len(files) != 1 {
 		t.Errorf("two hours later %d files are left, %v: want the present one", len(files), err)
 	}
 }
 
-// What cannot be kept is counted, and the log goes on when the cause is gone.
 // Calls that nobody signed, of which anybody can make any number, do not push out
 // those that somebody did.
 func TestUnsignedAreKeptApart(t *testing.T) {
@@ -214,9 +225,54 @@ func TestUnsignedAreKeptApart(t *testing.T) {
 	}
 }
 
+// An account that calls without end pushes out no calls but its own. What was kept
+// before accounts were kept apart is still found.
+func TestAccountsAreKeptApart(t *testing.T) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	clock := func() time.Time { at = at.Add(time.Second); return at }
+	dir := t.TempDir()
+	l := open(t, dir, Limits{File: 2 << 10, Total: 16 << 10}, clock)
+	early, err := event("Early", at).encoded()
+	if err == nil {
+		err = l.earlier.write(early)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Record(event("Mine", at))
+	for i := range 200 {
+		e := event(fmt.Sprint("Other", i), at.Add(time.Duration(i)))
+		e.Identity.AccountID = "444455556666"
+		l.Record(e)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []*Log{l, open(t, dir, Limits{File: 2 << 10, Total: 16 << 10}, clock)} {
+		if got := names(t, l, Query{Account: mine}); got != "Mine Early" {
+			t.Errorf("the account has %q", got)
+		}
+		l.Sweep()
+		if n := len(strings.Fields(names(t, l, Query{Account: "444455556666"}))); n == 0 || n > 60 {
+			t.Errorf("the other has %d", n)
+		}
+		if got := names(t, l, Query{Most: 1}); got != "Other199" {
+			t.Errorf("the latest of all is %q", got)
+		}
+	}
+	e := event("X", at)
+	e.Identity.AccountID = "../444455556"
+	l.Record(e)
+	if l.Lost() != 1 {
+		t.Errorf("an account that cannot be has a folder")
+	}
+}
+
+// What cannot be kept is counted, and the log goes on when the cause is gone.
 func TestLost(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "log")
 	l := open(t, dir, Limits{}, nil)
+	own(t, l)
 	if err := os.Rename(dir, dir+".away"); err != nil {
 		t.Fatal(err)
 	}
@@ -260,18 +316,19 @@ func TestRun(t *testing.T) {
 		go func() { done <- l.Run(ctx) }()
 		l.Record(event("A", time.Now()))
 		time.Sleep(2 * syncEvery) // of the bubble's clock
-		l.mu.Lock()
-		if l.dirty || l.file == nil {
+		f := own(t, l)
+		f.mu.Lock()
+		if f.dirty || f.file == nil {
 			t.Error("two seconds later the event is not on disk")
 		}
-		l.mu.Unlock()
+		f.mu.Unlock()
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if l.file != nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.file != nil {
 			t.Error("the file is still open")
 		}
 	})

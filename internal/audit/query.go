@@ -47,31 +47,48 @@ func (q Query) picks(e *Event) bool {
 	return true
 }
 
-// Search returns the events that a query picks, latest first; by their own times
-// where it picks both of callers and of nobody. A torn last line of
-// a file is passed over; any other that cannot be read is ErrUnreadable beside
-// the events.
+// Search returns the events that a query picks, latest first: in the order in which
+// one account's were recorded, by their own times where it picks those of several. A
+// torn last line of a file is passed over; any other that cannot be read is
+// ErrUnreadable beside the events.
 func (l *Log) Search(ctx context.Context, q Query) (found []Event, err error) {
-	found, err = l.searchOne(ctx, q)
-	if l.unsigned == nil || q.Account != "" || err != nil && !errors.Is(err, ErrUnreadable) {
-		return found, err
-	}
-	others, alsoErr := l.unsigned.searchOne(ctx, q)
-	found = append(found, others...)
-	slices.SortStableFunc(found, func(a, b Event) int { return b.Time.Compare(a.Time) })
-	return found[:min(len(found), q.Most)], errors.Join(err, alsoErr)
-}
-
-// searchOne is Search without the log of those that nobody signed.
-func (l *Log) searchOne(ctx context.Context, q Query) (found []Event, err error) {
-	names, err := l.files()
-	if err != nil {
-		return nil, err
+	among := l.folders()
+	switch {
+	case q.Unsigned:
+		among = []*folder{l.unsigned}
+	case q.Account != "":
+		own, err := l.of(q.Account)
+		if err != nil {
+			return nil, err
+		}
+		among = []*folder{own, l.earlier}
 	}
 	unreadable := 0
+	for _, f := range among {
+		some, bad, err := f.search(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		found, unreadable = append(found, some...), unreadable+bad
+	}
+	if q.Account == "" && !q.Unsigned {
+		slices.SortStableFunc(found, func(a, b Event) int { return b.Time.Compare(a.Time) })
+	}
+	if unreadable > 0 {
+		err = fmt.Errorf("%w: %d", ErrUnreadable, unreadable)
+	}
+	return found[:min(len(found), q.Most)], err
+}
+
+// search is Search in one folder; unreadable counts lines.
+func (l *folder) search(ctx context.Context, q Query) (found []Event, unreadable int, err error) {
+	names, err := l.files()
+	if err != nil {
+		return nil, 0, err
+	}
 	for _, name := range slices.Backward(names) {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		path := filepath.Join(l.dir, name)
 		if info, err := os.Stat(path); err == nil && !q.Since.IsZero() && info.ModTime().Before(q.Since) {
@@ -82,7 +99,7 @@ func (l *Log) searchOne(ctx context.Context, q Query) (found []Event, err error)
 			continue // removed meanwhile
 		}
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		unreadable += bad
 		if extra := len(batch) - (q.Most - len(found)); extra > 0 {
@@ -93,10 +110,7 @@ func (l *Log) searchOne(ctx context.Context, q Query) (found []Event, err error)
 			break
 		}
 	}
-	if unreadable > 0 {
-		err = fmt.Errorf("%w: %d", ErrUnreadable, unreadable)
-	}
-	return found, err
+	return found, unreadable, nil
 }
 
 // maxLine is more than any event has.

@@ -186,7 +186,7 @@ func TestReplay(t *testing.T) {
 
 // The memory of signatures is bounded, and never forgets the latest.
 func TestReplayMemoryIsBounded(t *testing.T) {
-	var m replayMemory
+	var m Replays
 	now := time.Now()
 	text := func(i int) string { return strings.Repeat("x", 1+i%7) + string(rune(i)) + string(rune(i/1000)) }
 	for i := range 3 * maxSeen {

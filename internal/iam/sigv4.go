@@ -53,9 +53,12 @@ type Verifier struct {
 	// again what was read is no replay worth refusing, and clients that sign by the
 	// second do it rightly.
 	Once func(r *http.Request, body []byte) bool
-	Now  func() time.Time // nil: the system's clock
+	// Replays remembers what was accepted once, of several verifiers alike; nil: each
+	// has a memory of its own that ends with the process.
+	Replays *Replays
+	Now     func() time.Time // nil: the system's clock
 
-	seen replayMemory
+	own Replays
 }
 
 // Verify answers the access key that signed the request whose whole body is
@@ -88,7 +91,11 @@ func (v *Verifier) Verify(ctx context.Context, r *http.Request, body []byte) (Ac
 		if auth.presigned {
 			return AccessKey{}, refuseForm("Presigned URLs are for reading only: sign a change in its Authorization header.")
 		}
-		if v.seen.first(want, now, 2*MaxSkew) {
+		seen := v.Replays
+		if seen == nil {
+			seen = &v.own
+		}
+		if seen.first(want, now, replayWindow) {
 			return key, nil
 		}
 		return AccessKey{}, refuseReplay()

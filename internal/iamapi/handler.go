@@ -32,12 +32,13 @@ import (
 	"lifeboat/internal/iam/policy"
 )
 
-// Config is what a Handler is made of. All but Throttle, Record and Now are
-// required.
+// Config is what a Handler is made of. All but Replays, Throttle, Record and Now
+// are required.
 type Config struct {
 	Directory *directory.Directory
 	Guard     *iam.Guard
 	Sessions  *iam.Sessions
+	Replays   *iam.Replays // nil: a memory of its own
 	Region    string
 	Log       *slog.Logger
 	// Throttle refuses requests that come too fast, with *drs.Error.
@@ -81,7 +82,7 @@ func New(c Config) *Handler {
 	h := &Handler{Config: c, verifiers: map[string]*iam.Verifier{}}
 	for _, service := range []string{serviceIAM, serviceSTS} {
 		h.verifiers[service] = &iam.Verifier{
-			Service: service, Region: c.Region, Global: true, Keys: c.Directory, Sessions: c.Sessions, Now: c.Now,
+			Service: service, Region: c.Region, Global: true, Keys: c.Directory, Sessions: c.Sessions, Replays: c.Replays, Now: c.Now,
 			Once: func(r *http.Request, body []byte) bool {
 				form, err := parseForm(r, body)
 				return err == nil && service == serviceIAM && !actions[service+":"+form.Get("Action")].readOnly

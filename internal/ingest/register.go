@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
+	"time"
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/iam"
@@ -16,7 +18,7 @@ import (
 
 // Registrar answers the registration of agents, POST replication.RegisterPath,
 // and with GET where they replicate to.
-// All fields but Logger must be set.
+// All fields but Throttle, Record and Logger must be set.
 type Registrar struct {
 	// CheckToken returns the account that an install token registers to. Its
 	// errors are shown to the user and tell the next step.
@@ -33,7 +35,23 @@ type Registrar struct {
 	// Address is where agents replicate to, host:port; without a host they use
 	// the one they registered at.
 	Address string
-	Logger  *slog.Logger
+	// Throttle refuses registrations to an account that come too fast, with *drs.Error.
+	Throttle func(drs.Account) error
+	// Record is told of every registration, refused ones too, before it is answered.
+	Record func(RegistrationCall)
+	Logger *slog.Logger
+}
+
+// RegistrationCall is one registration and what became of it.
+type RegistrationCall struct {
+	Request *http.Request
+	Began   time.Time
+	// Account is that of the install token; zero: it was none of ours.
+	Account drs.Account
+	// Machine is what registered, without its token; zero where that was not understood.
+	Machine       replication.Registration
+	Server        drs.SourceServerID // empty: refused
+	Code, Message string             // of the refusal
 }
 
 // limits of an inventory, as the DRS API has them
@@ -50,11 +68,23 @@ func (g Registrar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(replication.Whereabouts{ReplicationAddress: g.Address})
 		return
 	}
-	reply, refusal := g.register(r)
+	call := RegistrationCall{Request: r, Began: time.Now()}
+	reply, refusal := g.register(r, &call)
+	if refusal != nil {
+		call.Code, call.Message = refusal.Code, refusal.Message
+	} else {
+		call.Server = reply.SourceServerID
+	}
+	if g.Record != nil {
+		g.Record(call)
+	}
 	w.Header().Set("Content-Type", "application/json")
 	if refusal != nil {
 		if g.Logger != nil {
 			g.Logger.Info("registration refused", "remote", r.RemoteAddr, "code", refusal.Code, "err", refusal.cause)
+		}
+		if refusal.retry > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(int(refusal.retry.Seconds())+1))
 		}
 		w.WriteHeader(refusal.status)
 		_ = json.NewEncoder(w).Encode(refusal.RegistrationError)
@@ -68,13 +98,14 @@ type refusal struct {
 	status int
 	cause  error
 	replication.RegistrationError
+	retry time.Duration // how long to wait; 0: it does not matter
 }
 
 func refuse(status int, code string, err error) *refusal {
-	return &refusal{status, err, replication.RegistrationError{Code: code, Message: err.Error()}}
+	return &refusal{status: status, cause: err, RegistrationError: replication.RegistrationError{Code: code, Message: err.Error()}}
 }
 
-func (g Registrar) register(r *http.Request) (*replication.Registered, *refusal) {
+func (g Registrar) register(r *http.Request, call *RegistrationCall) (*replication.Registered, *refusal) {
 	if r.Method != http.MethodPost {
 		return nil, refuse(http.StatusMethodNotAllowed, "MethodNotAllowed", errors.New("register with POST"))
 	}
@@ -93,6 +124,13 @@ func (g Registrar) register(r *http.Request) (*replication.Registered, *refusal)
 	account, err := g.CheckToken(reg.Token)
 	if err != nil {
 		return nil, refuse(http.StatusUnauthorized, "AccessDeniedException", err)
+	}
+	call.Account, call.Machine = account, reg
+	call.Machine.Token = ""
+	if g.Throttle != nil {
+		if err := g.Throttle(account); err != nil {
+			return nil, g.internal("look at the rate of registrations", err)
+		}
 	}
 	if err := checkRegistration(reg); err != nil {
 		return nil, refuse(http.StatusBadRequest, "ValidationException", err)
@@ -140,8 +178,12 @@ func (g Registrar) internal(what string, err error) *refusal {
 		status, code = http.StatusForbidden, "AccessDeniedException"
 	case drs.KindNotFound:
 		status, code = http.StatusNotFound, "ResourceNotFoundException"
+	case drs.KindThrottled:
+		status, code = http.StatusTooManyRequests, "ThrottlingException"
 	}
-	return refuse(status, code, shown)
+	out := refuse(status, code, shown)
+	out.retry = shown.RetryAfter
+	return out
 }
 
 func checkRegistration(r replication.Registration) error {

@@ -18,7 +18,10 @@ import (
 	"lifeboat/internal/throttle"
 )
 
-const auditDir = "audit"
+const (
+	auditDir       = "audit"
+	signaturesFile = "signatures"
+)
 
 // openAccess makes what decides on requests and records them. The tables must be
 // open.
@@ -36,10 +39,13 @@ func (s *running) openAccess() (err error) {
 	if err != nil {
 		return err
 	}
+	if s.replays, err = iam.OpenReplays(s.dir.file(signaturesFile), time.Now(), s.Log.With("wing", "api")); err != nil {
+		return err
+	}
 	s.throttle = throttle.New(s.limits.Rates.of, nil)
 	guard := &iam.Guard{Policies: s.directory}
 	verifier := &iam.Verifier{
-		Service: "drs", Region: s.dir.Settings.Region, Keys: s.directory, Sessions: sessions,
+		Service: "drs", Region: s.dir.Settings.Region, Keys: s.directory, Sessions: sessions, Replays: s.replays,
 		Once: func(r *http.Request, _ []byte) bool {
 			return r.Method != http.MethodGet && !readsOnly(strings.TrimPrefix(r.URL.Path, "/"))
 		},
@@ -48,7 +54,7 @@ func (s *running) openAccess() (err error) {
 		verifier: verifier, guard: guard, db: s.db, throttle: throttled(s.throttle), record: s.recordBeside, log: s.Log.With("wing", "api"),
 	}
 	s.iam = iamapi.New(iamapi.Config{
-		Directory: s.directory, Guard: guard, Sessions: sessions, Region: s.dir.Settings.Region,
+		Directory: s.directory, Guard: guard, Sessions: sessions, Replays: s.replays, Region: s.dir.Settings.Region,
 		Throttle: throttled(s.throttle), Record: s.recordIAM, Log: s.Log.With("wing", "iam"),
 	})
 	return nil

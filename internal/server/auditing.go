@@ -15,6 +15,7 @@ import (
 	"lifeboat/internal/drsapi"
 	"lifeboat/internal/iam"
 	"lifeboat/internal/iamapi"
+	"lifeboat/internal/ingest"
 )
 
 // auditEvent is what all calls have in common.
@@ -85,6 +86,22 @@ func (s *running) recordBeside(c besideCall) {
 	values := parameters(c.request.URL.Query())
 	values["path"] = c.request.URL.Path
 	e.RequestParameters = audit.Redacted(values)
+	s.audit.Record(e)
+}
+
+// recordRegistration records that an agent came with an install token.
+func (s *running) recordRegistration(c ingest.RegistrationCall) {
+	e := auditEvent(c.Request, c.Began, iam.AccessKey{}, s.dir.Settings.Region)
+	e.Source, e.Name, e.ErrorCode, e.ErrorMessage = "drs.amazonaws.com", "CreateSourceServerForDrs", c.Code, c.Message
+	if c.Account.ID != "" {
+		e.Identity, e.Recipient = audit.Identity{Type: "InstallToken", AccountID: c.Account.ID}, c.Account.ID
+		e.RequestParameters = audit.Redacted(map[string]any{
+			"hostname": c.Machine.Inventory.Hostname, "hardwareId": c.Machine.HardwareID, "agentVersion": c.Machine.AgentVersion,
+		})
+	}
+	if c.Server != "" {
+		e.ResponseElements = audit.Redacted(map[string]any{"sourceServerID": string(c.Server)})
+	}
 	s.audit.Record(e)
 }
 

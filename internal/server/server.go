@@ -75,6 +75,7 @@ type running struct {
 	audit        *audit.Log
 	directory    *directory.Directory
 	throttle     *throttle.Throttle
+	replays      *iam.Replays
 	gate         *gate
 	iam          *iamapi.Handler
 	webhookBox   *iam.Box
@@ -166,6 +167,7 @@ func (s *running) run(ctx context.Context) (err error) {
 	if err := s.wire(ctx, agentListener.Addr().String()); err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, s.replays.Close()) }()
 
 	api := s.httpServer()
 	group, ctx := errgroup.WithContext(ctx)
@@ -323,6 +325,8 @@ func (s *running) wire(ctx context.Context, replication string) (err error) {
 			return s.recorder.keep(ctx, server)
 		},
 		IssueAgent: s.issueAgent,
+		Throttle:   func(account drs.Account) error { return throttled(s.throttle)(account, besidePrefix+"RegisterAgent") },
+		Record:     s.recordRegistration,
 		CA:         s.dir.Authority.CertPEM(), Address: advertised(replication), Logger: s.Log.With("wing", "ingest"),
 	}
 

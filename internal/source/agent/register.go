@@ -231,7 +231,7 @@ func post(ctx context.Context, client *http.Client, url string, body []byte) (re
 		if json.Unmarshal(raw, &refusal) != nil || refusal.Message == "" {
 			return reply, fmt.Errorf("the server answered %s: check that --server is the address of a Lifeboat server's API", response.Status)
 		}
-		if response.StatusCode < http.StatusInternalServerError {
+		if response.StatusCode < http.StatusInternalServerError && response.StatusCode != http.StatusTooManyRequests {
 			return reply, turnedAway(errors.New(refusal.Message))
 		}
 		return reply, errors.New(refusal.Message)
