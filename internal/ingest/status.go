@@ -24,7 +24,8 @@ type status struct {
 	news     bool
 	passed   []drs.ReplicationState // since the last report, without loops; ends in the present state
 	hasPoint bool                   // a consistent point exists
-	since    time.Time
+	scan     pace                   // of a scan; bytes yet to read
+	drain    pace                   // of a backlog; bytes yet to send
 }
 
 // backlogAfter is the lag from which a server with changes under way is in
@@ -90,7 +91,7 @@ func (s *status) stepLocked(name drs.InitiationStepName, status drs.InitiationSt
 // begin starts from what was last reported; the agent is authenticated.
 func (s *status) begin(last drs.DataReplicationInfo, at time.Time) {
 	s.change(true, func() {
-		s.now, s.lastSeen, s.since = last, at, at
+		s.now, s.lastSeen = last, at
 		if s.now.State == "" {
 			s.now.State = drs.ReplicationInitiating
 		}
@@ -124,12 +125,9 @@ func (s *status) disks(disks []replication.Disk) {
 			s.now.Disks = append(s.now.Disks, drs.ReplicatedDisk{Device: d.Device, Total: d.Size, Replicated: min(old.Replicated, d.Size)})
 		}
 		s.stepLocked(drs.StepStartDataTransfer, drs.StepSucceeded)
-		if s.now.State != drs.ReplicationInitiating {
-			return
-		}
-		if s.hasPoint {
-			s.toLocked(drs.ReplicationRescan)
-		} else {
+		// Where there are points the agent's first progress tells whether all is
+		// compared or only what came meanwhile is sent.
+		if s.now.State == drs.ReplicationInitiating && !s.hasPoint {
 			s.toLocked(drs.ReplicationInitialSync)
 		}
 	})
@@ -148,7 +146,7 @@ func (s *status) started() {
 func (s *status) progress(m *replication.Progress, at time.Time) {
 	s.change(m.Phase == replication.PhaseStalled || m.Text != "", func() {
 		initial := s.now.State == drs.ReplicationInitialSync
-		var total, scanned int64
+		var total, scanned, backlog int64
 		for i := range min(len(m.Disks), len(s.now.Disks)) {
 			d, p := &s.now.Disks[i], m.Disks[i]
 			d.Backlogged = min(p.Backlog, d.Total)
@@ -160,27 +158,31 @@ func (s *status) progress(m *replication.Progress, at time.Time) {
 			default:
 				d.Rescanned = min(p.Scanned, d.Total)
 			}
-			total, scanned = total+d.Total, scanned+min(p.Scanned, d.Total)
+			total, scanned, backlog = total+d.Total, scanned+min(p.Scanned, d.Total), backlog+d.Backlogged
 		}
 		s.now.ETA = time.Time{}
+		if m.Phase != replication.PhaseScanning {
+			s.scan = pace{}
+		}
+		if m.Phase != replication.PhaseBacklog {
+			s.drain = pace{}
+		}
 		switch m.Phase {
 		case replication.PhaseScanning:
 			if s.now.State == drs.ReplicationStalled { // it flows again
 				s.now.Error = nil
-				if s.hasPoint {
-					s.toLocked(drs.ReplicationRescan)
-				} else {
-					s.toLocked(drs.ReplicationInitialSync)
-				}
 			}
-			if scanned > 0 && scanned < total {
-				left := time.Duration(float64(at.Sub(s.since)) / float64(scanned) * float64(total-scanned))
-				s.now.ETA = at.Add(left).UTC()
+			if s.hasPoint && scanned < total { // else it is over, and the point on its way has told so
+				s.toLocked(drs.ReplicationRescan)
+			} else if s.now.State == drs.ReplicationStalled {
+				s.toLocked(drs.ReplicationInitialSync)
 			}
+			s.now.ETA = s.scan.ends(total-scanned, at)
 		case replication.PhaseStalled:
 			s.failLocked(drs.FailedToStartDataTransfer, m.Text, m.NextStep)
 		case replication.PhaseBacklog:
 			s.busyLocked(m, at)
+			s.now.ETA = s.drain.ends(backlog, at)
 		}
 	})
 }
@@ -250,9 +252,10 @@ func (s *status) restLocked(t time.Time) {
 		s.now.AsOf = t.UTC()
 	}
 	s.now.ETA, s.now.Error = time.Time{}, nil
+	s.scan, s.drain = pace{}, pace{}
 	for i := range s.now.Disks {
 		d := &s.now.Disks[i]
-		d.Replicated, d.Rescanned, d.Backlogged = d.Total, 0, 0
+		d.Replicated, d.Rescanned, d.Backlogged = d.Total, d.Total, 0
 	}
 	s.toLocked(drs.ReplicationContinuous)
 }

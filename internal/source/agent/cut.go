@@ -340,17 +340,23 @@ func (c *cutter) grow(ctx context.Context) error {
 	return nil
 }
 
-// pause waits for the next pass: the epoch spacing, and no more than a bounded
-// share of the time in passes. A point request ends it.
+// pause waits for the next pass: the epoch spacing, and, where passes read all disks,
+// no more than a bounded share of the time in passes. With a tracker no pass is for
+// nothing: one that took longer than the spacing is followed at once by the next, of
+// all that changed meanwhile, so that epochs grow with the backlog and not in number. A
+// point request ends the pause.
 func (c *cutter) pause(ctx context.Context) error {
-	share := idleShare
-	if !c.restless.IsZero() || c.s.a.live != nil { // with a live tracker no pass is for nothing
-		share = busyShare
-	}
 	if len(c.answering) > 0 || c.passes%burstPasses != 0 {
 		return nil
 	}
-	rested := time.Now().Add(time.Duration(float64(c.lastTook) * (1/share - 1)))
+	rested := time.Now()
+	if c.s.a.live == nil {
+		share := idleShare
+		if !c.restless.IsZero() {
+			share = busyShare
+		}
+		rested = rested.Add(time.Duration(float64(c.lastTook) * (1/share - 1)))
+	}
 	for {
 		until := rested
 		if next := c.lastStart.Add(c.s.spacing()); next.After(until) {

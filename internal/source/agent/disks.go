@@ -31,7 +31,8 @@ type disk struct {
 	// identity tells the disk from others, whatever its name; empty: nothing does.
 	identity string
 
-	scanned atomic.Int64 // bytes dealt with in the first pass of the session
+	scanned atomic.Int64 // bytes dealt with in the latest pass
+	named   atomic.Int64 // bytes that the pass under way was to deal with, where a tracker named them
 }
 
 type diskSet struct{ all []*disk }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
@@ -18,6 +19,9 @@ type item struct {
 	packed []byte // what is in Data
 	buf    *[]byte
 }
+
+// smallPacked is what is not worth a buffer of its own while it waits.
+const smallPacked = 16 << 10
 
 // queued is how many packed chunks may wait for the shipper.
 const queued = 64
@@ -48,12 +52,8 @@ func (c *cutter) pass(ctx context.Context, queue int, read func() error) (result
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(items)
-		for i, d := range c.s.a.disks.all {
-			d.scanned.Store(0)
-			emit := func(chunk blocktrack.Chunk) error { return c.pack(ctx, items, i, chunk) }
-			if err := blocktrack.Read(ctx, d.dev, d.table, todo[i], workers, &d.scanned, emit); err != nil {
-				return err
-			}
+		if err := blocktrack.ReadAll(ctx, c.readings(ctx, items), workers); err != nil {
+			return err
 		}
 		if err := read(); err != nil {
 			return err
@@ -73,8 +73,34 @@ func (c *cutter) pass(ctx context.Context, queue int, read func() error) (result
 		return result, err
 	}
 	clear(todo)
+	for _, d := range c.s.a.disks.all {
+		d.named.Store(0)
+	}
 	return result, nil
 }
+
+// readings is what is to be read of all disks.
+func (c *cutter) readings(ctx context.Context, items chan<- item) []blocktrack.Reading {
+	var list []blocktrack.Reading
+	var named int64
+	for i, d := range c.s.a.disks.all {
+		todo := c.s.a.todo[i]
+		d.scanned.Store(0)
+		d.named.Store(todo.Bytes())
+		named += todo.Bytes()
+		list = append(list, blocktrack.Reading{
+			Device: d.dev, Table: d.table, Changes: todo, Done: &d.scanned,
+			Emit: func(chunk blocktrack.Chunk) error { return c.pack(ctx, items, i, chunk) },
+		})
+	}
+	if c.s.a.complete && named > backlogFrom {
+		c.s.phase(replication.PhaseBacklog, "", "")
+	}
+	return list
+}
+
+// backlogFrom is how much a tracker names that is told before it is sent.
+const backlogFrom = 16 << 20
 
 // blindness is why a disk has to be read as a whole.
 type blindness struct{ disk, why string }
@@ -103,6 +129,11 @@ func (c *cutter) pack(ctx context.Context, items chan<- item, disk int, chunk bl
 		// Where the line is what limits, smaller is faster.
 		fast := c.bulk && (len(items) <= queued/2 || !c.ship.line.slow.Load())
 		it.codec, it.packed, it.buf = c.packer.pack(chunk.Raw, fast)
+		if len(it.packed) <= smallPacked {
+			small := bytes.Clone(it.packed)
+			c.packer.buffers.Put(it.buf)
+			it.packed, it.buf = small, nil
+		}
 		it.chunk.Raw = nil
 	}
 	select {

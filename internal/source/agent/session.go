@@ -67,6 +67,9 @@ func (a *agent) session(ctx context.Context) (welcomed bool, err error) {
 		settings: welcome.Settings,
 	}
 	s.progress.Phase = replication.PhaseScanning
+	if a.complete && a.live != nil {
+		s.progress.Phase = replication.PhaseBacklog // what came meanwhile is known; prepare may find otherwise
+	}
 	a.throttle.Set(welcome.Settings.ThrottleMbps)
 
 	handshake()
@@ -191,7 +194,8 @@ func (s *session) snapshot() (replication.Progress, time.Time) {
 	backlog := s.a.ledger.backlog(s.a.disks.all)
 	p.Disks = make([]replication.DiskProgress, len(backlog))
 	for i, d := range s.a.disks.all {
-		p.Disks[i] = replication.DiskProgress{Scanned: d.scanned.Load(), Backlog: backlog[i]}
+		unread := max(d.named.Load()-d.scanned.Load(), 0)
+		p.Disks[i] = replication.DiskProgress{Scanned: d.scanned.Load(), Backlog: unread + backlog[i]}
 	}
 	return p, s.asOf
 }
@@ -254,6 +258,7 @@ func (s *session) prepare(ctx context.Context) error {
 	}
 	s.a.loaded, s.a.complete = false, false
 	s.a.rescan() // the vault may hold anything now
+	s.phase(replication.PhaseScanning, "", "")
 	if !s.reopenTables(now) {
 		if err := s.createTables(); err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -27,12 +28,32 @@ var readBuffers = sync.Pool{New: func() any { b := alignedBuffer(readSize); retu
 //
 // A disk whose size is not the table's is a *ShrunkError or ErrGrown.
 func Read(ctx context.Context, dev Device, table *Table, changes Changes, workers int, done *atomic.Int64, emit func(Chunk) error) error {
-	if err := checkSize(dev, table); err != nil {
-		return err
-	}
-	plan := &plan{dev: dev, size: table.Size(), ranges: changes.Ranges}
-	if changes.All {
-		plan.ranges = []Range{{0, table.Size()}}
+	return ReadAll(ctx, []Reading{{dev, table, changes, done, emit}}, workers)
+}
+
+// Reading is what Read is asked for, of one of several disks.
+type Reading struct {
+	Device  Device
+	Table   *Table
+	Changes Changes
+	Done    *atomic.Int64
+	Emit    func(Chunk) error
+}
+
+// ReadAll reads several disks at once, a piece of each in turn, so that a large one
+// does not keep the others waiting.
+func ReadAll(ctx context.Context, readings []Reading, workers int) error {
+	turns := &turns{}
+	for i := range readings {
+		r := &readings[i]
+		if err := checkSize(r.Device, r.Table); err != nil {
+			return err
+		}
+		p := &plan{dev: r.Device, size: r.Table.Size(), ranges: r.Changes.Ranges}
+		if r.Changes.All {
+			p.ranges = []Range{{0, r.Table.Size()}}
+		}
+		turns.left = append(turns.left, turn{p, r})
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for range workers {
@@ -40,7 +61,7 @@ func Read(ctx context.Context, dev Device, table *Table, changes Changes, worker
 			buf := readBuffers.Get().(*[]byte)
 			defer readBuffers.Put(buf)
 			for {
-				piece, err := plan.next()
+				piece, r, err := turns.next()
 				if errors.Is(err, io.EOF) {
 					return nil
 				}
@@ -48,18 +69,44 @@ func Read(ctx context.Context, dev Device, table *Table, changes Changes, worker
 					err = context.Cause(ctx)
 				}
 				if err == nil && piece.hole {
-					err = readHole(dev, table, piece, emit)
+					err = readHole(r.Device, r.Table, piece, r.Emit)
 				} else if err == nil {
-					err = readPiece(dev, table, piece, *buf, emit)
+					err = readPiece(r.Device, r.Table, piece, *buf, r.Emit)
 				}
 				if err != nil {
 					return err
 				}
-				done.Add(piece.bytes)
+				r.Done.Add(piece.bytes)
 			}
 		})
 	}
 	return group.Wait()
+}
+
+// turns hands out pieces of several disks, one of each after the other.
+type turns struct {
+	mu   sync.Mutex
+	left []turn
+	at   int
+}
+
+type turn struct {
+	plan *plan
+	r    *Reading
+}
+
+func (t *turns) next() (piece, *Reading, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for len(t.left) > 0 {
+		t.at = (t.at + 1) % len(t.left)
+		out, err := t.left[t.at].plan.next()
+		if !errors.Is(err, io.EOF) {
+			return out, t.left[t.at].r, err
+		}
+		t.left = slices.Delete(t.left, t.at, t.at+1)
+	}
+	return piece{}, nil, io.EOF
 }
 
 // ErrGrown: the disk is larger than the table, which must grow first.
@@ -205,12 +252,12 @@ type piece struct {
 	hole   bool
 }
 
-// plan cuts ranges into pieces, no two of them with a chunk in common.
+// plan cuts ranges into pieces, no two of them with a chunk in common. One goroutine
+// at a time uses it.
 type plan struct {
 	dev  Device
 	size int64
 
-	mu     sync.Mutex
 	ranges []Range
 	at     int64 // all before is handed out
 	data   Range // the run of data at or after at, in whole chunks
@@ -218,8 +265,6 @@ type plan struct {
 }
 
 func (p *plan) next() (piece, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	for p.err == nil && len(p.ranges) > 0 {
 		start, end := p.first()
 		if start >= end {

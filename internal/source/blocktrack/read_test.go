@@ -345,3 +345,28 @@ func TestOpenBlockDevice(t *testing.T) {
 		t.Errorf("found %d chunks", len(found))
 	}
 }
+
+// Several disks are read in turn: a small one does not wait for the large one that
+// comes before it.
+func TestReadAllIsFair(t *testing.T) {
+	large := &memDisk{data: bytes.Repeat([]byte{1}, 64<<20)}
+	small := &memDisk{data: bytes.Repeat([]byte{2}, 4<<20)}
+	var atEnd int64
+	none := func(Chunk) error { return nil }
+	last := func(c Chunk) error {
+		if c.Index == int64(len(small.data))/ChunkSize-1 {
+			atEnd = large.reads.Load()
+		}
+		return nil
+	}
+	err := ReadAll(context.Background(), []Reading{
+		{large, NewTable(64<<20, sum), Changes{All: true}, new(atomic.Int64), none},
+		{small, NewTable(4<<20, sum), Changes{All: true}, new(atomic.Int64), last},
+	}, 1)
+	if err != nil || large.reads.Load() != 64<<20 || small.reads.Load() != 4<<20 {
+		t.Errorf("%d and %d bytes read, %v", large.reads.Load(), small.reads.Load(), err)
+	}
+	if atEnd > 5<<20 {
+		t.Errorf("the small disk waited for %d bytes of the large one", atEnd)
+	}
+}

@@ -179,6 +179,9 @@ func (t *Table) entries(first int64, into []Entry) error {
 	if err := t.read(first, into); err != nil {
 		return err
 	}
+	if len(t.pending)+len(t.settled) == 0 {
+		return nil
+	}
 	for i := range into {
 		if p, ok := t.pending[first+int64(i)]; ok {
 			into[i] = p.Entry
