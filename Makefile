@@ -14,6 +14,7 @@ LINTER   := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 10s
 RUN      ?= .
 COUNT    ?= 20
+ROUNDS   ?= 4
 ROWS     ?=
 
 .PHONY: help
@@ -57,8 +58,8 @@ fuzz: setup-build ## every fuzz test for FUZZTIME each (10s)
 	@scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: soak
-soak: setup-test ## trackers and guests again and again (COUNT=times, 20)
-	@$(GO) test -timeout 4h -count $(COUNT) ./internal/source/... ./test/guest
+soak: setup-test ## trackers and guests again and again (COUNT=times, ROUNDS=of faults; SEED=number for one of them again)
+	@ROUNDS=$(ROUNDS) $(GO) test -timeout 12h -count $(COUNT) $(if $(SEED),-run TestPointsAreMoments,./internal/source/...) ./test/stamp ./test/guest
 
 .PHONY: generate
 generate: setup-generate ## the kernel programs, after a change of their source

@@ -50,6 +50,9 @@ zstd                                  zstd           zstd             zstd      
 restic                                restic         restic           restic       restic
 borg                                  borgbackup     borgbackup       borg         borgbackup
 nbdkit                                nbdkit         nbdkit-server    nbdkit       nbdkit
+mkfs.xfs                              xfsprogs       xfsprogs         xfsprogs     xfsprogs
+dmsetup                               dmsetup        device-mapper    device-mapper device-mapper
+lvm                                   lvm2           lvm2             lvm2         lvm2
 '
 # Not every release has these; what needs them says so when they are missing.
 test_likes='

@@ -2,10 +2,8 @@ package guest
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
-	"testing"
 )
 
 // Command and Answer are what goes over the line, a JSON object a line.
@@ -13,7 +11,9 @@ type (
 	Command struct {
 		Args []string `json:",omitempty"`
 		// Name makes the program one that is left running; what it prints goes to the
-		// virtio port of that name. Without Args, Signal is sent to that program.
+		// virtio port of that name, which Config.Logs must have. Without Args, Signal is
+		// sent to that program. After SIGKILL and SIGTERM it has ended when the answer
+		// comes, and may be started again.
 		Name   string `json:",omitempty"`
 		Signal int    `json:",omitempty"`
 	}
@@ -23,58 +23,24 @@ type (
 	}
 )
 
-// Run runs a program in the machine and returns what it printed. One at a time.
-func (m *Machine) Run(t *testing.T, args ...string) string {
-	t.Helper()
-	return m.must(t, Command{Args: args})
-}
-
-// Try is Run for a program that may fail.
-func (m *Machine) Try(args ...string) (output string, err error) {
-	a, err := m.ask(Command{Args: args})
-	if err == nil && a.Error != "" {
-		err = errors.New(a.Error)
-	}
-	return a.Output, err
-}
-
-// Background starts a program that goes on by itself, and returns its process number.
-// What it prints goes to the log of its name, which Config.Logs must have.
-func (m *Machine) Background(t *testing.T, name string, args ...string) (pid string) {
-	t.Helper()
-	return m.must(t, Command{Args: args, Name: name})
-}
-
-// Signal sends a signal to a program of Background. After SIGKILL and SIGTERM it has
-// ended when Signal returns, and may be started again.
-func (m *Machine) Signal(t *testing.T, name string, signal int) {
-	t.Helper()
-	m.must(t, Command{Name: name, Signal: signal})
-}
-
-func (m *Machine) must(t *testing.T, c Command) string {
-	t.Helper()
-	a, err := m.ask(c)
-	if err == nil && a.Error != "" {
-		err = fmt.Errorf("%s\n%s", a.Error, a.Output)
-	}
-	if err != nil {
-		t.Fatalf("%s %s in the guest: %v", c.Name, strings.Join(c.Args, " "), err)
-	}
-	return a.Output
-}
-
-func (m *Machine) ask(c Command) (a Answer, err error) {
+// Do has the machine carry out a command. One at a time.
+func (m *Machine) Do(c Command) (output string, err error) {
+	var a Answer
 	raw, err := json.Marshal(c)
 	if err == nil {
 		_, err = m.line.Write(append(raw, '\n'))
 	}
-	var line []byte
 	if err == nil {
-		line, err = m.answer.ReadBytes('\n')
+		raw, err = m.answer.ReadBytes('\n')
 	}
 	if err == nil {
-		err = json.Unmarshal(line, &a)
+		err = json.Unmarshal(raw, &a)
 	}
-	return a, err
+	if err == nil && a.Error != "" {
+		err = fmt.Errorf("%s\n%s", a.Error, a.Output)
+	}
+	if err != nil {
+		err = fmt.Errorf("%s %s in the guest: %w", c.Name, strings.Join(c.Args, " "), err)
+	}
+	return a.Output, err
 }

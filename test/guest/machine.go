@@ -6,13 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 
 	parts "lifeboat/internal/demo/guest"
@@ -63,40 +61,21 @@ type Machine struct {
 
 var ready = regexp.MustCompile(`^GUEST READY`)
 
-// Start boots a machine with disks and nothing else. See Boot.
-func Start(t *testing.T, disks ...Disk) *Machine {
-	t.Helper()
-	return Boot(t, Config{Disks: disks})
-}
-
-// Boot boots a machine and returns when it takes commands. It is killed when the
-// test ends.
-func Boot(t *testing.T, cfg Config) *Machine {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "guest-") // a socket's path must be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+// Launch boots a machine whose files lie in dir, which has a short name, for a socket's
+// is. It returns when the machine takes commands. Kill it in the end.
+func Launch(ctx context.Context, dir string, cfg Config) (*Machine, error) {
 	m := &Machine{dir: dir}
-	if err := m.prepare(t.Context(), cfg); err != nil {
-		t.Fatal(err)
+	if err := m.prepare(ctx, cfg); err != nil {
+		return nil, fmt.Errorf("start guest: %w", err)
 	}
-	m.boot(t)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("console:\n%s", m.Console.Tail(40))
-		}
-		m.Kill()
-	})
-	return m
+	return m, m.boot(ctx)
 }
 
-// Restart cuts the machine's power and boots it again, with the disks as they are.
-func (m *Machine) Restart(t *testing.T) {
-	t.Helper()
+// PowerCut takes the machine's power away and boots it again, with the disks as they
+// are.
+func (m *Machine) PowerCut(ctx context.Context) error {
 	m.Kill()
-	m.boot(t)
+	return m.boot(ctx)
 }
 
 // Log is the file of the host that a log of Config.Logs is written to.
@@ -107,7 +86,7 @@ func (m *Machine) prepare(ctx context.Context, cfg Config) error {
 	initrd := filepath.Join(m.dir, "initrd")
 	kernel, err := writeInitrd(ctx, initrd, cfg.Files)
 	if err != nil {
-		return fmt.Errorf("start guest: %w", err)
+		return err
 	}
 	m.args = []string{
 		"-accel", "tcg,thread=multi", "-M", "q35", "-cpu", "qemu64", "-smp", "2", "-m", "768",
@@ -136,9 +115,8 @@ func (m *Machine) prepare(ctx context.Context, cfg Config) error {
 func (m *Machine) socket(name string) string { return filepath.Join(m.dir, name) }
 
 // boot starts QEMU and waits until the machine takes commands.
-func (m *Machine) boot(t *testing.T) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), bootLimit)
+func (m *Machine) boot(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, bootLimit, fmt.Errorf("it took more than %s", bootLimit))
 	defer cancel()
 	m.Console, m.ended, m.killed = parts.NewConsole(), make(chan struct{}), false
 	m.cmd = exec.Command("qemu-system-x86_64", m.args...) //nolint:noctx // it lives until Kill
@@ -146,7 +124,7 @@ func (m *Machine) boot(t *testing.T) {
 	var complaints strings.Builder
 	m.cmd.Stdout, m.cmd.Stderr = m.Console, &complaints
 	if err := m.cmd.Start(); err != nil {
-		t.Fatalf("start guest: %v", err)
+		return fmt.Errorf("start guest: %w", err)
 	}
 	console, cmd, ended := m.Console, m.cmd, m.ended
 	go func() {
@@ -167,9 +145,10 @@ func (m *Machine) boot(t *testing.T) {
 	}
 	if err != nil {
 		m.Kill()
-		t.Fatalf("start guest: %v\n%s", err, m.Console.Tail(20))
+		return fmt.Errorf("start guest: %w\n%s", err, m.Console.Tail(20))
 	}
 	m.answer = bufio.NewReader(m.line)
+	return nil
 }
 
 // Kill ends the machine as a power cut would. It is safe to repeat.
@@ -187,10 +166,7 @@ func (m *Machine) Kill() {
 	<-m.ended
 }
 
-// Plug pulls the machine's network cable, or puts it back.
-func (m *Machine) Plug(t *testing.T, in bool) {
-	t.Helper()
-	if err := m.qmp.Run(t.Context(), "set_link", map[string]any{"name": "net0", "up": in}, nil); err != nil {
-		t.Fatal(err)
-	}
+// Link pulls the machine's network cable, or puts it back.
+func (m *Machine) Link(ctx context.Context, up bool) error {
+	return m.qmp.Run(ctx, "set_link", map[string]any{"name": "net0", "up": up}, nil)
 }

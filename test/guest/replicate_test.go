@@ -28,8 +28,16 @@ func seedOf(t *testing.T) uint64 {
 			t.Fatalf("SEED: %v", err)
 		}
 	}
-	t.Logf("again with: SEED=%d go test -run '^%s$' ./test/guest", seed, t.Name())
+	t.Logf("again with: make soak COUNT=1 ROUNDS=%d SEED=%d", rounds(), seed)
 	return seed
+}
+
+// rounds is how many times all faults are met: ROUNDS from the environment, or one.
+func rounds() int {
+	if n, err := strconv.Atoi(os.Getenv("ROUNDS")); err == nil {
+		return n
+	}
+	return 1
 }
 
 // trial is a run of faults.
@@ -57,11 +65,7 @@ func TestPointsAreMoments(t *testing.T) {
 	r.startAgent()
 	s.follows(t, r.busy, r.progress(t, 5))
 	faults := []func(){r.agentKilled, r.agentKilledFrozen, r.networkCut, r.serverKilled, r.powerLost}
-	rounds := 1
-	if n, err := strconv.Atoi(os.Getenv("ROUNDS")); err == nil {
-		rounds = n
-	}
-	for range rounds {
+	for range rounds() {
 		r.rng.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
 		for _, fault := range faults {
 			r.before = s.points(t)
@@ -225,7 +229,7 @@ func (r *trial) judge(m *guest.Machine, disks []string, last uint64) (stamp.Foun
 	if err != nil {
 		return nil, err
 	}
-	out, err := m.Try("sh", "-ec", fmt.Sprintf(`
+	out, err := m.Do(guest.Command{Args: []string{"sh", "-ec", fmt.Sprintf(`
 		export DM_DISABLE_UDEV=1
 		dmsetup create volume --table "0 %s linear %s %s"
 		mkdir -p /mnt/part /mnt/volume /mnt/nvme
@@ -237,10 +241,10 @@ func (r *trial) judge(m *guest.Machine, disks []string, last uint64) (stamp.Foun
 		e2fsck -fn %s1 >/tmp/fsck 2>&1 || { cat /tmp/fsck; exit 1; }
 		e2fsck -fn /dev/mapper/volume >/tmp/fsck 2>&1 || { cat /tmp/fsck; exit 1; }
 		xfs_repair -n %s >/tmp/fsck 2>&1 || { cat /tmp/fsck; exit 1; }
-		dmsetup remove volume`, at[1], disks[1], at[0], disks[0], disks[2], raw, last, disks[0], disks[2]))
+		dmsetup remove volume`, at[1], disks[1], at[0], disks[0], disks[2], raw, last, disks[0], disks[2])}})
 	if err != nil {
 		m.Run(r.T, "sh", "-c", "umount /mnt/part /mnt/volume /mnt/nvme; dmsetup remove volume; true")
-		return nil, fmt.Errorf("%w: %s", err, out)
+		return nil, err
 	}
 	var found stamp.Found
 	return found, json.Unmarshal([]byte(out), &found)

@@ -45,9 +45,8 @@ const patience = 4 * time.Minute
 
 // site is a Lifeboat server on the host that machines reach at 10.0.2.2.
 type site struct {
-	rig         *rig.Rig
-	server      *rig.Server
-	replication string // host:port that agents are let in at
+	rig    *rig.Rig
+	server *rig.Server
 }
 
 func newSite(t *testing.T) *site {
@@ -56,15 +55,7 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Everywhere: the agents' host is then not taken for their own loopback.
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "0.0.0.0:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &site{rig: lab, replication: listener.Addr().String()}
-	listener.Close()
-	_, port, _ := net.SplitHostPort(s.replication)
-	s.replication = "0.0.0.0:" + port
+	s := &site{rig: lab}
 	s.start(t)
 	if err := s.server.Initialize(t.Context()); err != nil {
 		t.Fatal(err)
@@ -84,7 +75,7 @@ func (s *site) start(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
 	defer cancel()
 	var err error
-	if s.server, err = s.rig.StartServer(ctx, "--replication-listen", s.replication, "--epoch", "1s"); err != nil {
+	if s.server, err = s.rig.StartServer(ctx, "--epoch", "1s"); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -8,10 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 func main() {
-	err := errors.New("usage: inside serve | track | write PLAN FLOOR | check PLAN UPTO | kill-frozen WRITER VICTIM")
+	err := errors.New("usage: inside serve | track | load FILE MIB SECONDS RATE | syncs FILE N | clock | write PLAN FLOOR | check PLAN UPTO | kill-frozen WRITER VICTIM")
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "serve":
@@ -20,6 +21,12 @@ func main() {
 			err = track()
 		case "write":
 			err = write(os.Args[2:])
+		case "load":
+			err = load(os.Args[2:])
+		case "syncs":
+			err = syncs(os.Args[2:])
+		case "clock":
+			_, err = fmt.Println(time.Now().UnixNano())
 		case "check":
 			err = check(os.Args[2:])
 		case "kill-frozen":
