@@ -193,9 +193,9 @@ func (g *busyGuest) freezes(from int64) (took []float64, err error) {
 	return took, nil
 }
 
-// lagRow measures how old the newest recoverable state of a machine is that is written
+// guestLagRow measures how old the newest recoverable state of a machine is that is written
 // to steadily, sampled all the time, and for how long its filesystems are held.
-func lagRow(ctx context.Context, b *bench) ([]measurement, error) {
+func guestLagRow(ctx context.Context, b *bench) ([]measurement, error) {
 	return b.withBusyGuest(ctx, func(g *busyGuest) ([]measurement, error) {
 		background := guest.Command{Name: "load", Args: []string{"/inside", "load", busyPath, strconv.Itoa(busyFile), "3600", strconv.Itoa(lagRate)}}
 		if _, err := g.machine.Do(background); err != nil {
@@ -247,9 +247,9 @@ func lagRow(ctx context.Context, b *bench) ([]measurement, error) {
 	})
 }
 
-// overheadRow measures random writes as fast as they go, without and with the agent in
+// guestOverheadRow measures random writes as fast as they go, without and with the agent in
 // turn.
-func overheadRow(ctx context.Context, b *bench) ([]measurement, error) {
+func guestOverheadRow(ctx context.Context, b *bench) ([]measurement, error) {
 	return b.withBusyGuest(ctx, func(g *busyGuest) ([]measurement, error) {
 		var rates, p99s [2][]float64 // without, with
 		for range busyPairs {

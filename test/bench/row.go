@@ -34,8 +34,8 @@ var rows = []row{
 	{"boot", "boot from the vault after one drill", []string{"qemu-system-x86_64"}, bootRow},
 	{"fleet", "200 servers in one job, machines faked", nil, fleetRow},
 	{"history", "4,000 source servers and 100,000 jobs: listings, StartRecovery, memory", nil, historyRow},
-	{"lag", "age of the newest point of a busy machine, and its freezes", []string{"qemu-system-x86_64", "mkfs.xfs", "lvm"}, lagRow},
-	{"overhead", "random writes of a machine with and without the agent", []string{"qemu-system-x86_64", "mkfs.xfs", "lvm"}, overheadRow},
+	{"guest-lag", "age of the newest point of a busy machine, and its freezes beside its own sync", []string{"qemu-system-x86_64", "mkfs.xfs", "lvm"}, guestLagRow},
+	{"guest-overhead", "random writes of a machine with and without the agent", []string{"qemu-system-x86_64", "mkfs.xfs", "lvm"}, guestOverheadRow},
 	{"idle", "memory with 300 idle source servers", nil, idleRow},
 }
 
