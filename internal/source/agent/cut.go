@@ -110,8 +110,8 @@ func (c *cutter) turn(ctx context.Context) error {
 		quiet = result.chunks == 0 && c.s.a.complete
 	}
 	c.s.a.complete, c.bulk = true, false
-	if c.s.a.live != nil && !quiet && c.s.a.freezer.due(time.Now(), result.bytes, c.passes) {
-		sealed, err := c.frozenCut(ctx)
+	if c.s.a.live != nil && !quiet && c.s.a.freezer.due(time.Now().Add(min(c.s.spacing(), waitForCut))) {
+		sealed, err := c.convergedCut(ctx, result)
 		c.took()
 		if err != nil || sealed {
 			return err

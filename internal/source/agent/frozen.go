@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"lifeboat/internal/replication"
@@ -16,8 +17,15 @@ const (
 	defaultFreezeBound = 2 * time.Second
 
 	// A cut is tried once a pass found no more than freezeAt bytes, or at the end of
-	// a burst of passes.
-	freezeAt = 16 << 20
+	// a burst of passes. Before it passes follow each other, at most convergeMost,
+	// while each finds less than nearerShare of the one before and more than
+	// convergedAt bytes.
+	freezeAt     = 16 << 20
+	convergeMost = 8
+	nearerShare  = 0.7
+	convergedAt  = 256 << 10
+	// waitForCut is how long a cut that is not due yet is waited for at most.
+	waitForCut = 2 * time.Second
 	// frozenQueue packed chunks may wait for the line, so that it does not matter
 	// how fast that is: 64 MiB at most, before packing.
 	frozenQueue = 1024
@@ -58,9 +66,39 @@ func (a *agent) closeGuard() {
 	}
 }
 
-// due tells whether a pass without rest should be followed by a frozen cut.
-func (f *freezer) due(now time.Time, bytes int64, passes int) bool {
-	return f.guard != nil && !now.Before(f.next) && (bytes <= freezeAt || passes%burstPasses == burstPasses-1)
+// due tells whether filesystems may be frozen at a moment.
+func (f *freezer) due(now time.Time) bool { return f.guard != nil && !now.Before(f.next) }
+
+// convergedCut passes over the disks again for as long as each time clearly less has
+// changed than before, and then cuts: what is left to read in the freeze is little.
+// Where it stays too much, it is cut at the end of a burst of passes only. A cut that
+// is due a little later is waited for: else it would come an epoch later.
+func (c *cutter) convergedCut(ctx context.Context, before passResult) (sealed bool, err error) {
+	if wait := time.Until(c.s.a.freezer.next); wait > 0 {
+		if err := c.wait(ctx, wait); err != nil {
+			return false, err
+		}
+		before.bytes = math.MaxInt64 // what came meanwhile is not known
+	}
+	for range convergeMost {
+		if before.bytes <= convergedAt {
+			break
+		}
+		result, err := c.pass(ctx, queued, func() error { return nil })
+		c.unsealed = c.unsealed || result.chunks > 0
+		if err != nil {
+			return false, err
+		}
+		nearer := float64(result.bytes) < nearerShare*float64(before.bytes)
+		before = result
+		if !nearer {
+			break
+		}
+	}
+	if before.bytes > freezeAt && c.passes%burstPasses != burstPasses-1 {
+		return false, nil
+	}
+	return c.frozenCut(ctx)
 }
 
 // held takes note of a cut.

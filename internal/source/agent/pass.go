@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -19,6 +20,10 @@ type item struct {
 	packed []byte // what is in Data
 	buf    *[]byte
 }
+
+// scattered is how many read what a tracker names: small pieces here and there, of
+// which a disk serves many as fast as one.
+const scattered = 16
 
 // smallPacked is what is not worth a buffer of its own while it waits.
 const smallPacked = 16 << 10
@@ -47,6 +52,9 @@ func (c *cutter) pass(ctx context.Context, queue int, read func() error) (result
 	workers := c.s.a.cfg.Workers
 	if c.s.a.live == nil && !c.bulk && len(c.answering) == 0 && c.restless.IsZero() {
 		workers = 1 // nobody waits: the source's own work goes first
+	}
+	if c.s.a.live != nil && !slices.ContainsFunc(todo, func(c blocktrack.Changes) bool { return c.All }) {
+		workers = scattered
 	}
 	items := make(chan item, queue)
 	group, ctx := errgroup.WithContext(ctx)

@@ -174,7 +174,11 @@ func mark(blocks []Blocks, off, length int64) {
 	}
 }
 
-// readBlocks reads blocks to their places in buf, neighbours at once.
+// nearBy is how far apart runs of blocks may be to be read at once: what lies between
+// costs less than a second read.
+const nearBy = 4 * blockSize
+
+// readBlocks reads blocks to their places in buf, those nearby at once.
 func readBlocks(dev Device, table *Table, p piece, blocks []Blocks, buf []byte) error {
 	var run Range // within the piece
 	flush := func() error {
@@ -189,8 +193,8 @@ func readBlocks(dev Device, table *Table, p piece, blocks []Blocks, buf []byte) 
 		var err error
 		b.Runs(func(first, count int) bool {
 			r := Range{int64(k)*ChunkSize + int64(first)*blockSize, int64(count) * blockSize}
-			if run.Length > 0 && run.Offset+run.Length == r.Offset {
-				run.Length += r.Length
+			if run.Length > 0 && r.Offset <= run.Offset+run.Length+nearBy {
+				run.Length = r.Offset + r.Length - run.Offset
 				return true
 			}
 			if err = flush(); err == nil {

@@ -151,12 +151,12 @@ func TestReadFindsBlocks(t *testing.T) {
 		}
 	}
 	disk.data[ChunkSize+5*4096+17] ^= 1
-	clear(disk.data[ChunkSize+7*4096 : ChunkSize+9*4096])
+	clear(disk.data[ChunkSize+11*4096 : ChunkSize+13*4096])
 	disk.reads.Store(0)
-	named := Changes{Ranges: []Range{{ChunkSize + 5*4096 + 512, 512}, {ChunkSize + 7*4096, 3 * 4096}}}
+	named := Changes{Ranges: []Range{{ChunkSize + 5*4096 + 512, 512}, {ChunkSize + 11*4096, 3 * 4096}}}
 	found := changed(t, disk, table, named)
 	c, ok := found[1]
-	if len(found) != 1 || !ok || c.Data != 1<<5 || c.Zero != 3<<7 || c.Digest != (Digest{}) {
+	if len(found) != 1 || !ok || c.Data != 1<<5 || c.Zero != 3<<11 || c.Digest != (Digest{}) {
 		t.Fatalf("found %+v", found)
 	}
 	if !bytes.Equal(c.Raw, disk.data[ChunkSize+5*4096:ChunkSize+6*4096]) || c.Bytes() != 3*4096 {
