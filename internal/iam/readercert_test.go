@@ -26,8 +26,9 @@ func TestReaderCertificate(t *testing.T) {
 	a.SetClock(func() time.Time { return clock })
 	csr := request(t, ecKey(t, elliptic.P256()))
 	const account = "123456789012"
+	key := NewKeyOf(Principal{Kind: User, Account: drs.Account{ID: account}, Name: "ann@x,y", ID: "AIDA1"})
 
-	text, expires, err := a.IssueReader(csr, account, time.Hour)
+	text, expires, err := a.IssueReader(csr, key, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,8 +36,15 @@ func TestReaderCertificate(t *testing.T) {
 	if !expires.Equal(reader[0].NotAfter) {
 		t.Errorf("said to expire %v, does %v", expires, reader[0].NotAfter)
 	}
-	if got, err := a.VerifyReader(reader); err != nil || got != account {
-		t.Errorf("VerifyReader = %q, %v", got, err)
+	if got, err := a.VerifyReader(reader); err != nil || got != (Reader{key.Principal, key.ID}) {
+		t.Errorf("VerifyReader = %+v, %v", got, err)
+	}
+	session := key // which outlives no certificate
+	session.Session = &Session{Issued: clock.UTC().Truncate(time.Second), Expires: clock.Add(time.Minute).Truncate(time.Second)}
+	if text, ends, err := a.IssueReader(csr, session, time.Hour); err != nil || !ends.Equal(session.Session.Expires) {
+		t.Errorf("of a session: until %v, %v", ends, err)
+	} else if got, err := a.VerifyReader(parseChain(t, text)); err != nil || got.Key != "" || got.Name != "ann@x,y" || got.Session == nil || !got.Session.Issued.Equal(session.Session.Issued) {
+		t.Errorf("of a session: %+v, %v", got, err)
 	}
 	if _, err := a.VerifyAgent(reader); !errors.Is(err, ErrCertificateForeign) {
 		t.Errorf("a reader as an agent: %v", err)
@@ -58,11 +66,11 @@ func TestReaderCertificate(t *testing.T) {
 		t.Errorf("an expired reader: %v", err)
 	}
 	for what, bad := range map[string][]byte{"nothing": nil, "a certificate": text, "garbage": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: []byte("x")})} {
-		if _, _, err := a.IssueReader(bad, account, time.Hour); !errors.Is(err, ErrBadRequest) {
+		if _, _, err := a.IssueReader(bad, key, time.Hour); !errors.Is(err, ErrBadRequest) {
 			t.Errorf("request of %s: %v", what, err)
 		}
 	}
-	if _, _, err := a.IssueReader(csr, "me", time.Hour); err == nil {
+	if _, _, err := a.IssueReader(csr, AccessKey{}, time.Hour); err == nil {
 		t.Error("issued for an account that is none")
 	}
 }

@@ -176,6 +176,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, call *Call) (any
 			return nil, err
 		}
 	}
+	if call.Input.Has("Tags.member.1.Key") && !action.readOnly {
+		return nil, &refusal{status: http.StatusBadRequest, Code: "ValidationError", Message: "Tags of users, roles, groups and policies are not kept here: leave them out."}
+	}
 	q := &request{Handler: h, Call: call, form: call.Input, account: key.Account.ID}
 	if action.resource != nil { // STS decides by itself
 		resource := action.resource(q)

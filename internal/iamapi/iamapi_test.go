@@ -500,7 +500,7 @@ func TestMalformed(t *testing.T) {
 	if status, text := post(strings.Repeat("x", maxBody+1)); status != 400 || !strings.Contains(text, "MalformedInput") {
 		t.Errorf("too large: %d %s", status, text)
 	}
-	_, err := s.iam(s.admin, "").ListGroups(t.Context(), &awsiam.ListGroupsInput{})
+	_, err := s.iam(s.admin, "").ListVirtualMFADevices(t.Context(), &awsiam.ListVirtualMFADevicesInput{})
 	wantCode(t, err, "InvalidAction")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -3,6 +3,7 @@ package iamapi
 import (
 	"context"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -40,10 +41,13 @@ func versionOf(p directory.Policy) string { return "v" + strconv.Itoa(p.Version)
 func versionShapeOf(p directory.Policy, document bool) versionShape {
 	v := versionShape{VersionID: versionOf(p), IsDefaultVersion: true, CreateDate: stampOf(p.Updated)}
 	if document {
-		v.Document = strings.ReplaceAll(url.QueryEscape(p.Text), "+", "%20")
+		v.Document = escaped(p.Text)
 	}
 	return v
 }
+
+// escaped is a document as the service sends it.
+func escaped(text string) string { return strings.ReplaceAll(url.QueryEscape(text), "+", "%20") }
 
 func onPolicy(q *request) string {
 	if arn := q.form.Get("PolicyArn"); arn != "" {
@@ -159,16 +163,6 @@ func deletePolicy(q *request) (any, error) {
 
 type attachment func(d *directory.Directory, ctx context.Context, account string, h directory.Holder, arn string) error
 
-// holder is whose attachments a request is about.
-func (q *request) holder(kind iam.Kind) (directory.Holder, error) {
-	parameter := "UserName"
-	if kind == iam.Role {
-		parameter = "RoleName"
-	}
-	name, err := q.need(parameter)
-	return directory.Holder{Kind: kind, Name: name}, err
-}
-
 func changeAttachment(kind iam.Kind, change attachment) func(*request) (any, error) {
 	return func(q *request) (any, error) {
 		h, err := q.holder(kind)
@@ -197,8 +191,12 @@ func listAttached(kind iam.Kind) func(*request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		arns, err := q.Directory.Attached(q.ctx(), q.account, h)
-		var out result
+		g, err := q.Directory.Granted(q.ctx(), q.account, h)
+		if err != nil {
+			return nil, err
+		}
+		arns, page, err := paged(q, slices.Sorted(slices.Values(g.Attached)), func(arn string) string { return arn })
+		out := result{Page: page}
 		for _, arn := range arns {
 			out.Policies = append(out.Policies, member{arn[strings.LastIndexByte(arn, '/')+1:], arn})
 		}

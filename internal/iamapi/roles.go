@@ -1,9 +1,7 @@
 package iamapi
 
 import (
-	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"lifeboat/internal/iam"
@@ -24,7 +22,7 @@ type roleShape struct {
 func (q *request) roleShape(r directory.Role) roleShape {
 	return roleShape{
 		"/", r.Name, r.ID, iam.RoleARN(q.account, r.Name), stampOf(r.Created),
-		strings.ReplaceAll(url.QueryEscape(r.Trust), "+", "%20"), r.Description, int(r.MaxSession.Seconds()),
+		escaped(r.Trust), r.Description, int(r.MaxSession.Seconds()),
 	}
 }
 
@@ -41,16 +39,49 @@ func createRole(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	longest := 0
-	if text := q.form.Get("MaxSessionDuration"); text != "" {
-		if longest, err = strconv.Atoi(text); err != nil || longest <= 0 || longest > int(directory.LongestSession.Seconds()) {
-			return nil, &directory.Error{Code: directory.CodeInvalid, Message: "MaxSessionDuration must be 3600 to 43200 seconds."}
-		}
+	longest, err := q.longest()
+	if err != nil {
+		return nil, err
 	}
 	r, err := q.Directory.CreateRole(q.ctx(), q.account, q.form.Get("Path"), directory.Role{
-		Name: name, Trust: trust, Description: q.form.Get("Description"), MaxSession: time.Duration(longest) * time.Second,
+		Name: name, Trust: trust, Description: q.form.Get("Description"), MaxSession: longest,
 	})
 	return roleResult{q.roleShape(r)}, err
+}
+
+// longest is how long sessions of a role may be; 0: the request does not say.
+func (q *request) longest() (time.Duration, error) {
+	text := q.form.Get("MaxSessionDuration")
+	if text == "" {
+		return 0, nil
+	}
+	seconds, err := strconv.Atoi(text)
+	if err != nil || seconds <= 0 || seconds > int(directory.LongestSession.Seconds()) {
+		return 0, &directory.Error{Code: directory.CodeInvalid, Message: "MaxSessionDuration must be 3600 to 43200 seconds."}
+	}
+	return time.Duration(seconds) * time.Second, nil
+}
+
+func updateRole(q *request) (any, error) {
+	longest, err := q.longest()
+	if err != nil {
+		return nil, err
+	}
+	var description *string
+	if q.form.Has("Description") {
+		text := q.form.Get("Description")
+		description = &text
+	}
+	return struct{}{}, q.Directory.UpdateRole(q.ctx(), q.account, q.form.Get("RoleName"), description, longest)
+}
+
+// listInstanceProfiles: there are none here, and tools ask before they delete a role.
+func listInstanceProfiles(q *request) (any, error) {
+	_, err := q.Directory.Role(q.ctx(), q.account, q.form.Get("RoleName"))
+	return struct {
+		Profiles []string `xml:"InstanceProfiles>member"`
+		Page
+	}{}, err
 }
 
 func getRole(q *request) (any, error) {

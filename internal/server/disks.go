@@ -12,6 +12,7 @@ import (
 	"lifeboat/internal/drs"
 	"lifeboat/internal/drsapi"
 	"lifeboat/internal/iam"
+	"lifeboat/internal/iam/policy"
 	"lifeboat/internal/recovery/nbd"
 	"lifeboat/internal/server/export"
 )
@@ -45,11 +46,43 @@ func (s *running) serveDisks(ctx context.Context, d *disks) error {
 	d.server = nbd.New(nbd.Config{
 		TLS: s.certificates.Serve(authority.ReaderTLS(s.certificates.Certificate())), MaxConns: readerConns, Log: log,
 		Open: export.Blocks(export.FromVault(s.vault), s.db, func(ctx context.Context) (drs.Account, error) {
-			account, err := authority.VerifyReader(nbd.PeerCertificates(ctx))
-			return drs.Account{ID: account, Region: s.dir.Settings.Region}, err
+			reader, err := authority.VerifyReader(nbd.PeerCertificates(ctx))
+			if err != nil {
+				return drs.Account{}, err
+			}
+			reader.Account.Region = s.dir.Settings.Region
+			return reader.Account, s.mayRead(ctx, reader)
 		}, log),
 	})
 	return d.server.Serve(ctx, d.listener)
+}
+
+// mayRead refuses a reader whose access key, user, role or right is gone since its
+// certificate was issued.
+func (s *running) mayRead(ctx context.Context, r iam.Reader) error {
+	if r.Key != "" {
+		key, err := s.directory.AccessKey(ctx, r.Key)
+		if errors.Is(err, iam.ErrUnknownKey) || err == nil && key.Principal != r.Principal {
+			return iam.ErrNotReader
+		}
+		if err != nil {
+			return err
+		}
+	}
+	all := drs.Resource{Account: r.Account, Type: drs.TypeSourceServer, ID: "*"}
+	c := policy.Context{}
+	r.Describe(c)
+	iam.Moment(c, time.Now())
+	c.Set("aws:RequestedRegion", r.Account.Region)
+	c.Set("aws:SecureTransport", "true")
+	if at := nbd.PeerAddress(ctx); at != nil {
+		if host, _, err := net.SplitHostPort(at.String()); err == nil {
+			c.Set("aws:SourceIp", host)
+		}
+	}
+	return s.gate.guard.AuthorizeEvery(ctx, r.Principal, iam.Ask{
+		Action: besidePrefix + "ExportDisk", Resource: all.Account.ARN(all.Type, all.ID), Context: c,
+	})
 }
 
 // diskAccess gives whoever signed the request a certificate with which to read
@@ -82,7 +115,7 @@ func (h *diskAccess) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *diskAccess) grant(r *http.Request) (g granted, err error) {
-	account, ok := caller(r.Context())
+	key, ok := r.Context().Value(callerKey{}).(iam.AccessKey)
 	if !ok {
 		return g, errors.New("a request without an account reached a signed handler")
 	}
@@ -95,13 +128,13 @@ func (h *diskAccess) grant(r *http.Request) (g granted, err error) {
 	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
 		return g, drs.Invalid("body", "The body is no JSON document with a certificateRequest: %v.", err)
 	}
-	certificate, expires, err := h.authority.IssueReader([]byte(asked.CertificateRequest), account.ID, iam.ReaderCertificateLife)
+	certificate, expires, err := h.authority.IssueReader([]byte(asked.CertificateRequest), key, iam.ReaderCertificateLife)
 	if errors.Is(err, iam.ErrBadRequest) {
 		return g, drs.Invalid("certificateRequest", "%v.", err)
 	}
 	if err != nil {
 		return g, err
 	}
-	h.log.Info("gave a certificate for reading disks", "account", account.ID, "expires", expires)
+	h.log.Info("gave a certificate for reading disks", "caller", key.ARN(), "expires", expires)
 	return granted{string(certificate), string(h.authority.CertPEM()), advertised(h.listener.Addr().String()), expires}, nil
 }

@@ -111,7 +111,7 @@ func (g *gate) admit(w http.ResponseWriter, r *http.Request, needs func(*http.Re
 	if err != nil {
 		return nil, err
 	}
-	return r.WithContext(context.WithValue(r.Context(), callerKey{}, key.Principal)), nil
+	return r.WithContext(context.WithValue(r.Context(), callerKey{}, key)), nil
 }
 
 func (g *gate) ask(r *http.Request, p iam.Principal, n need) (iam.Ask, error) {
@@ -155,8 +155,8 @@ func (w *answered) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // caller is the account that signed a request, as the gate found it.
 func caller(ctx context.Context) (drs.Account, bool) {
-	p, ok := ctx.Value(callerKey{}).(iam.Principal)
-	return p.Account, ok
+	key, ok := ctx.Value(callerKey{}).(iam.AccessKey)
+	return key.Account, ok
 }
 
 // onServer, onNetwork and onInstance find the resource in a path below /lifeboat/v1/.

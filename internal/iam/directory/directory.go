@@ -88,13 +88,16 @@ type account struct {
 	Account
 	users    map[string]*User
 	roles    map[string]*Role
-	policies map[string]*Policy // by name
+	groups   map[string]*Group
+	policies map[string]*Policy  // by name
+	groupsOf map[string][]*Group // by user
 }
 
 const (
 	kindAccount = "account"
 	kindUser    = "user"
 	kindRole    = "role"
+	kindGroup   = "group"
 	kindPolicy  = "policy"
 	kindKey     = "access-key"
 )
@@ -113,6 +116,8 @@ func (d *Directory) read(all []db.Identity, generation int64) (*state, error) {
 			a.users[i.Name], err = decoded[User](i.Body)
 		case kindRole:
 			a.roles[i.Name], err = decoded[Role](i.Body)
+		case kindGroup:
+			a.groups[i.Name], err = decoded[Group](i.Body)
 		case kindPolicy:
 			a.policies[i.Name], err = decoded[Policy](i.Body)
 		case kindKey:
@@ -135,7 +140,8 @@ func decoded[T any](body json.RawMessage) (*T, error) {
 func (s *state) account(id string) *account {
 	if s.accounts[id] == nil {
 		s.accounts[id] = &account{
-			Account: Account{ID: id}, users: map[string]*User{}, roles: map[string]*Role{}, policies: map[string]*Policy{},
+			Account: Account{ID: id}, users: map[string]*User{}, roles: map[string]*Role{}, groups: map[string]*Group{},
+			policies: map[string]*Policy{}, groupsOf: map[string][]*Group{},
 		}
 	}
 	return s.accounts[id]

@@ -3,11 +3,11 @@ package directory
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"lifeboat/internal/iam"
 	"lifeboat/internal/iam/policy"
 )
 
@@ -22,15 +22,12 @@ type Policy struct {
 	Updated     time.Time `json:"updated"`
 
 	ARN      string `json:"-"`
-	Attached int    `json:"-"` // to how many users and roles
+	Attached int    `json:"-"` // to how many users, roles and groups
 
 	document *policy.Document
 }
 
-const (
-	maxPolicies = 1500
-	maxAttached = 10 // to one user or role
-)
+const maxPolicies = 1500
 
 func policyARN(account, name string) string { return "arn:aws:iam::" + account + ":policy/" + name }
 
@@ -44,14 +41,28 @@ func (s *state) parse() error {
 				return fmt.Errorf("policy %s: %w", p.ARN, err)
 			}
 		}
+		var all []*Grants
 		for name, r := range a.roles {
 			if r.trust, err = policy.ParseTrust(r.Trust); err != nil {
 				return fmt.Errorf("trust policy of role %s: %w", name, err)
 			}
-			a.count(r.Attached)
+			all = append(all, &r.Grants)
 		}
 		for _, u := range a.users {
-			a.count(u.Attached)
+			all = append(all, &u.Grants)
+		}
+		for _, name := range slices.Sorted(maps.Keys(a.groups)) {
+			g := a.groups[name]
+			all = append(all, &g.Grants)
+			for _, user := range g.Members {
+				a.groupsOf[user] = append(a.groupsOf[user], g)
+			}
+		}
+		for _, g := range all {
+			if err := g.parse(); err != nil {
+				return err
+			}
+			a.count(g.Attached)
 		}
 	}
 	return nil
@@ -186,111 +197,4 @@ func (d *Directory) Policies(ctx context.Context, account string) (own, builtIn 
 		builtIn = append(builtIn, managedPolicy(m))
 	}
 	return sorted(s.existing(account).policies), builtIn, nil
-}
-
-// Holder is who policies are attached to.
-type Holder struct {
-	Kind iam.Kind // iam.User or iam.Role
-	Name string
-}
-
-// holder finds the list of what is attached, and keeps it when it has changed.
-func (c *change) holder(account string, h Holder) (attached *[]string, keep func(), err error) {
-	a := c.existing(account)
-	if u := a.users[h.Name]; h.Kind == iam.User && u != nil {
-		return &u.Attached, func() { c.keep(kindUser, account, h.Name, u) }, nil
-	}
-	if r := a.roles[h.Name]; h.Kind == iam.Role && r != nil {
-		return &r.Attached, func() { c.keep(kindRole, account, h.Name, r) }, nil
-	}
-	return nil, nil, h.absent()
-}
-
-func (h Holder) absent() error {
-	if h.Kind == iam.Role {
-		return absent("role", h.Name)
-	}
-	return absent("user", h.Name)
-}
-
-// Attach lets a policy speak of a user or role; again changes nothing.
-func (d *Directory) Attach(ctx context.Context, account string, h Holder, arn string) error {
-	return d.change(ctx, func(c *change) error {
-		attached, keep, err := c.holder(account, h)
-		if err != nil {
-			return err
-		}
-		if managed(arn) == nil && c.existing(account).policyByARN(arn) == nil {
-			return refuse(CodeAbsent, "Policy %s does not exist or is not attachable.", arn)
-		}
-		if slices.Contains(*attached, arn) {
-			return nil
-		}
-		if len(*attached) >= maxAttached {
-			return refuse(CodeLimit, "Cannot exceed quota for PoliciesPerUser or PoliciesPerRole: %d.", maxAttached)
-		}
-		*attached = append(*attached, arn)
-		keep()
-		return nil
-	})
-}
-
-// Detach ends what Attach began.
-func (d *Directory) Detach(ctx context.Context, account string, h Holder, arn string) error {
-	return d.change(ctx, func(c *change) error {
-		attached, keep, err := c.holder(account, h)
-		if err != nil {
-			return err
-		}
-		i := slices.Index(*attached, arn)
-		if i < 0 {
-			return refuse(CodeAbsent, "Policy %s was not found.", arn)
-		}
-		*attached = slices.Delete(*attached, i, i+1)
-		keep()
-		return nil
-	})
-}
-
-// Attached lists the policies of a user or role, by ARN.
-func (d *Directory) Attached(ctx context.Context, account string, h Holder) ([]string, error) {
-	s, err := d.state(ctx)
-	if err != nil {
-		return nil, err
-	}
-	a := s.existing(account)
-	if u := a.users[h.Name]; h.Kind == iam.User && u != nil {
-		return slices.Sorted(slices.Values(u.Attached)), nil
-	}
-	if r := a.roles[h.Name]; h.Kind == iam.Role && r != nil {
-		return slices.Sorted(slices.Values(r.Attached)), nil
-	}
-	return nil, h.absent()
-}
-
-// PoliciesOf implements iam.PolicySource.
-func (d *Directory) PoliciesOf(ctx context.Context, p iam.Principal) ([]iam.NamedPolicy, error) {
-	s, err := d.state(ctx)
-	if err != nil {
-		return nil, err
-	}
-	a := s.existing(p.Account.ID)
-	var attached []string
-	switch u, r := a.users[p.Name], a.roles[p.Name]; {
-	case p.Kind == iam.User && u != nil && u.ID == p.ID:
-		attached = u.Attached
-	case p.Kind == iam.Role && r != nil && r.ID == p.ID:
-		attached = r.Attached
-	default:
-		return nil, iam.ErrUnknownPrincipal
-	}
-	var out []iam.NamedPolicy
-	for _, arn := range attached {
-		if m := managed(arn); m != nil {
-			out = append(out, iam.NamedPolicy{ARN: arn, Document: m.Document})
-		} else if own := a.policyByARN(arn); own != nil {
-			out = append(out, iam.NamedPolicy{ARN: arn, Document: own.document})
-		}
-	}
-	return out, nil
 }

@@ -16,7 +16,7 @@ type Role struct {
 	Trust       string        `json:"trust"` // the trust policy
 	MaxSession  time.Duration `json:"maxSession"`
 	Created     time.Time     `json:"created"`
-	Attached    []string      `json:"attached,omitempty"` // ARNs of policies
+	Grants
 
 	trust *policy.Document
 }
@@ -31,7 +31,7 @@ const (
 const maxRoles = 1000
 
 // CreateRole makes a role that may do nothing yet; of the role given, ID, Created
-// and Attached are set here.
+// and Grants are set here.
 func (d *Directory) CreateRole(ctx context.Context, account, path string, r Role) (made Role, err error) {
 	if err := checkName("role", r.Name, 64); err != nil {
 		return made, err
@@ -42,11 +42,8 @@ func (d *Directory) CreateRole(ctx context.Context, account, path string, r Role
 	if r.MaxSession == 0 {
 		r.MaxSession = DefaultSession
 	}
-	if r.MaxSession < DefaultSession || r.MaxSession > LongestSession {
-		return made, refuse(CodeInvalid, "MaxSessionDuration must be 3600 to 43200 seconds.")
-	}
-	if len(r.Description) > 1000 {
-		return made, refuse(CodeInvalid, "The description of a role has at most 1000 characters.")
+	if err := r.check(); err != nil {
+		return made, err
 	}
 	if err := checkTrust(r.Trust); err != nil {
 		return made, err
@@ -60,11 +57,43 @@ func (d *Directory) CreateRole(ctx context.Context, account, path string, r Role
 			return refuse(CodeLimit, "The account has %d roles, the most it may have.", maxRoles)
 		}
 		made = r
-		made.ID, made.Created, made.Attached = newID("AROA"), d.now().UTC(), nil
+		made.ID, made.Created, made.Grants = newID("AROA"), d.now().UTC(), Grants{}
 		c.keep(kindRole, account, r.Name, made)
 		return nil
 	})
 	return made, err
+}
+
+func (r Role) check() error {
+	switch {
+	case r.MaxSession < DefaultSession || r.MaxSession > LongestSession:
+		return refuse(CodeInvalid, "MaxSessionDuration must be 3600 to 43200 seconds.")
+	case len(r.Description) > 1000:
+		return refuse(CodeInvalid, "The description of a role has at most 1000 characters.")
+	}
+	return nil
+}
+
+// UpdateRole changes the description of a role and how long its sessions may be; nil
+// and zero leave them.
+func (d *Directory) UpdateRole(ctx context.Context, account, name string, description *string, longest time.Duration) error {
+	return d.change(ctx, func(c *change) error {
+		r := c.account(account).roles[name]
+		if r == nil {
+			return absent("role", name)
+		}
+		if description != nil {
+			r.Description = *description
+		}
+		if longest != 0 {
+			r.MaxSession = longest
+		}
+		if err := r.check(); err != nil {
+			return err
+		}
+		c.keep(kindRole, account, name, r)
+		return nil
+	})
 }
 
 func checkTrust(text string) error {
@@ -115,11 +144,11 @@ func (d *Directory) SetTrust(ctx context.Context, account, name, trust string) e
 func (d *Directory) DeleteRole(ctx context.Context, account, name string) error {
 	return d.change(ctx, func(c *change) error {
 		r := c.account(account).roles[name]
-		switch {
-		case r == nil:
+		if r == nil {
 			return absent("role", name)
-		case len(r.Attached) > 0:
-			return refuse(CodeConflict, "Cannot delete entity, must detach all policies first.")
+		}
+		if err := r.mayGo(); err != nil {
+			return err
 		}
 		c.drop(kindRole, account, name)
 		return nil

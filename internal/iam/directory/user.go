@@ -11,10 +11,10 @@ import (
 
 // User is a person or program with access keys.
 type User struct {
-	Name     string    `json:"name"`
-	ID       string    `json:"id"` // AIDA…
-	Created  time.Time `json:"created"`
-	Attached []string  `json:"attached,omitempty"` // ARNs of policies
+	Name    string    `json:"name"`
+	ID      string    `json:"id"` // AIDA…
+	Created time.Time `json:"created"`
+	Grants
 }
 
 const maxUsers = 5000
@@ -63,7 +63,7 @@ func (d *Directory) Users(ctx context.Context, account string) ([]User, error) {
 	return sorted(s.existing(account).users), nil
 }
 
-// DeleteUser removes a user that has neither access keys nor policies.
+// DeleteUser removes a user that has neither access keys, policies nor groups.
 func (d *Directory) DeleteUser(ctx context.Context, account, name string) error {
 	return d.change(ctx, func(c *change) error {
 		u := c.account(account).users[name]
@@ -72,8 +72,11 @@ func (d *Directory) DeleteUser(ctx context.Context, account, name string) error 
 			return absent("user", name)
 		case len(c.keysOf(account, name)) > 0:
 			return refuse(CodeConflict, "Cannot delete entity, must delete access keys first.")
-		case len(u.Attached) > 0:
-			return refuse(CodeConflict, "Cannot delete entity, must detach all policies first.")
+		case len(c.account(account).groupsOf[name]) > 0:
+			return refuse(CodeConflict, "Cannot delete entity, must remove users from group first.")
+		}
+		if err := u.mayGo(); err != nil {
+			return err
 		}
 		c.drop(kindUser, account, name)
 		return nil

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"net"
 )
 
 // demandTLS refuses an option that came before TLS. Two of them cannot be
@@ -47,20 +48,32 @@ func (c *conn) startTLS(ctx context.Context, data []byte) error {
 
 type peerKey struct{}
 
+type peer struct {
+	chain   []*x509.Certificate
+	address net.Addr
+}
+
 // withPeer lets what the configuration is asked know who asks.
 func (c *conn) withPeer(ctx context.Context) context.Context {
 	if c.secure == nil {
 		return ctx
 	}
-	return context.WithValue(ctx, peerKey{}, c.secure.ConnectionState().PeerCertificates)
+	return context.WithValue(ctx, peerKey{}, peer{c.secure.ConnectionState().PeerCertificates, c.nc.RemoteAddr()})
 }
 
 // PeerCertificates are the certificates of the client on whose behalf
 // Config.Open or Config.List was called with ctx, its own first, verified as the
 // TLS configuration says; nil without TLS, or when it needed none.
 func PeerCertificates(ctx context.Context) []*x509.Certificate {
-	chain, _ := ctx.Value(peerKey{}).([]*x509.Certificate)
-	return chain
+	p, _ := ctx.Value(peerKey{}).(peer)
+	return p.chain
+}
+
+// PeerAddress is where the client is on whose behalf Config.Open or Config.List was
+// called with ctx; nil without TLS.
+func PeerAddress(ctx context.Context) net.Addr {
+	p, _ := ctx.Value(peerKey{}).(peer)
+	return p.address
 }
 
 // joinMax is the longest piece that is copied rather than sealed by itself: a

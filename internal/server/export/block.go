@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 
 	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
@@ -69,9 +71,10 @@ func (b *blocks) find(ctx context.Context, name string) (*nbd.Export, error) {
 		b.leave(key, d)
 		return nil, unknown(d.err)
 	}
+	again := func() error { _, err := b.reader(ctx); return err }
 	return &nbd.Export{
 		Name: name, Description: "disk " + strconv.Itoa(want.disk) + " of " + string(want.server) + " as of " + string(want.point),
-		Device: blockDevice{d.disk}, ReadOnly: true, Shared: true, Release: func() { b.leave(key, d) },
+		Device: &watched{blockDevice: blockDevice{d.disk}, may: again, asked: time.Now()}, ReadOnly: true, Shared: true, Release: func() { b.leave(key, d) },
 	}, nil
 }
 
@@ -132,6 +135,40 @@ func parseBlockName(name string) (t target, ok bool) {
 	return t, errors.Join(errs[:]...) == nil && t.disk >= 0 && parts[2] == strconv.Itoa(t.disk)
 }
 
+// recheckEvery is for how long a connection is not asked again whether it may read.
+const recheckEvery = 5 * time.Second
+
+// watched is a disk whose reader must go on being allowed to read. Once it is not,
+// nothing is read any more.
+type watched struct {
+	blockDevice
+	may func() error
+
+	mu    sync.Mutex
+	asked time.Time
+	err   error // guarded by mu, as is asked
+}
+
+func (d *watched) still() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if now := time.Now(); d.err == nil && now.Sub(d.asked) >= recheckEvery {
+		if err := d.may(); err != nil {
+			d.err = fmt.Errorf("%w: %w", syscall.EPERM, err)
+		}
+		d.asked = now
+	}
+	return d.err
+}
+
+// ReadAt implements io.ReaderAt.
+func (d *watched) ReadAt(p []byte, off int64) (int, error) {
+	if err := d.still(); err != nil {
+		return 0, err
+	}
+	return d.blockDevice.ReadAt(p, off)
+}
+
 // blockDevice is a disk that tells where it has no data.
 type blockDevice struct{ Disk }
 
@@ -151,5 +188,5 @@ func (d blockDevice) Extents(ctx context.Context, off, n int64, yield func(lengt
 
 var (
 	_ nbd.Device = blockDevice{}
-	_ nbd.Mapper = blockDevice{}
+	_ nbd.Mapper = &watched{}
 )
