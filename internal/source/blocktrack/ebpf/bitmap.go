@@ -42,15 +42,14 @@ func (g geometry) words() int64 {
 	return g.fineWords() + (coarse+63)/64
 }
 
-// harvest returns what the bitmap says and clears it. Ranges that touch are
-// joined; the last one may reach beyond the end of the disk.
-func (g geometry) harvest(words []uint64) []blocktrack.Range {
+// ranges returns what the bitmap says. Ranges that touch are joined; the last one
+// may reach beyond the end of the disk.
+func (g geometry) ranges(words []uint64) []blocktrack.Range {
 	fine, coarse := words[:g.fineWords()], words[g.fineWords():]
 	var out runs
 	takeWord := func(w int) {
 		if word := fine[w]; word != 0 {
 			out.word(int64(w)*64, word, g.shift)
-			fine[w] = 0
 		}
 	}
 	const perCoarse = 1 << coarseShift / 64 // fine words under a coarse bit
@@ -67,7 +66,6 @@ func (g geometry) harvest(words []uint64) []blocktrack.Range {
 			switch {
 			case start >= len(fine):
 			case coarse[c]>>bit&1 != 0:
-				clear(fine[start:end])
 				out.add(int64(start)*64<<g.shift, int64(end)*64<<g.shift)
 			default:
 				for w := start; w < end; w++ {
@@ -75,9 +73,18 @@ func (g geometry) harvest(words []uint64) []blocktrack.Range {
 				}
 			}
 		}
-		coarse[c] = 0
 	}
 	return out.list
+}
+
+// wipe clears a bitmap and leaves memory alone that is clear: the pages of a large
+// disk's bitmap are many.
+func wipe(words []uint64) {
+	for i, word := range words {
+		if word != 0 {
+			words[i] = 0
+		}
+	}
 }
 
 // runs joins ranges that come in order.

@@ -43,8 +43,11 @@ type device struct {
 	number uint32 // of the whole disk, in the kernel's encoding
 	offset int64  // of the partition in it, in bytes
 	size   int64  // of the whole disk
-	nvme   bool
-	head   bool // reached by several paths that hide behind it (NVMe multipath)
+	// sequence is a number that no other disk has had since the machine started,
+	// whatever names and numbers it took over; 0: the kernel (before 5.15) has none.
+	sequence uint64
+	nvme     bool
+	head     bool // reached by several paths that hide behind it (NVMe multipath)
 }
 
 // locate finds the whole disk behind a path and checks that it can be watched.
@@ -79,6 +82,9 @@ func locate(path string) (d device, err error) {
 		return d, err
 	}
 	d.size = sectors * sectorSize
+	if sequence, err := strconv.ParseUint(line(dir, "diskseq"), 10, 64); err == nil {
+		d.sequence = sequence
+	}
 	d.nvme = strings.HasPrefix(d.name, "nvme")
 	if _, err := os.Stat(filepath.Join(dir, "mq")); err != nil {
 		// It knows no requests, whose completion is what makes reading safe.

@@ -46,12 +46,12 @@ type state struct {
 const stateHalves = 16 // 64 bytes
 
 func (s state) dirty(buffer uint32) bool { return atomic.LoadUint32(s.m.half(s.base+int(buffer))) != 0 }
-func (s state) takeDirty(buffer uint32) bool {
-	return atomic.SwapUint32(s.m.half(s.base+int(buffer)), 0) != 0
-}
-func (s state) void() uint32     { return atomic.LoadUint32(s.m.half(s.base + 2)) }
-func (s state) takeVoid() uint32 { return atomic.SwapUint32(s.m.half(s.base+2), 0) }
-func (s state) queued() uint64   { return atomic.LoadUint64(&s.m.words[s.base/2+2]) }
+func (s state) clean(buffer uint32)      { atomic.StoreUint32(s.m.half(s.base+int(buffer)), 0) }
+func (s state) void() uint32             { return atomic.LoadUint32(s.m.half(s.base + 2)) }
+
+// answer clears the reasons to void that are dealt with.
+func (s state) answer(void uint32) { atomic.AndUint32(s.m.half(s.base+2), ^void) }
+func (s state) queued() uint64     { return atomic.LoadUint64(&s.m.words[s.base/2+2]) }
 
 // reasons says why a disk's bits are not all there is; the order is track.c's.
 var reasons = []string{

@@ -21,11 +21,15 @@ var object []byte
 const maxDisks = 64
 
 // programs is the loaded object. Its links keep the programs attached for as long
-// as they can be reached.
+// as they can be reached: by this process, or by their pins.
 type programs struct {
-	collection *ebpf.Collection
-	links      []link.Link
+	collection *ebpf.Collection // nil: taken over from another process
+	maps       map[string]*ebpf.Map
+	links      map[string]link.Link
 }
+
+// attached are the programs, in the order in which they are attached.
+var attached = []string{"rq_complete_1", "rq_complete_2", "rq_complete_3", "bio_remap", "bio_queue"}
 
 // load loads the programs and attaches nothing yet.
 func load(shift uint) (*programs, error) {
@@ -46,17 +50,17 @@ func load(shift uint) (*programs, error) {
 	if err != nil {
 		return nil, explain(err)
 	}
-	return &programs{collection: collection}, nil
+	return &programs{collection: collection, maps: collection.Maps, links: map[string]link.Link{}}, nil
 }
 
 // attach starts all programs. From its return on every write is seen.
 func (p *programs) attach() error {
-	for _, name := range []string{"rq_complete_1", "rq_complete_2", "rq_complete_3", "bio_remap", "bio_queue"} {
+	for _, name := range attached {
 		l, err := link.AttachTracing(link.TracingOptions{Program: p.collection.Programs[name]})
 		if err != nil {
 			return explain(err)
 		}
-		p.links = append(p.links, l)
+		p.links[name] = l
 	}
 	return nil
 }
@@ -68,6 +72,14 @@ func (p *programs) close() error {
 			first = fmt.Errorf("ebpf tracker: detach: %w", err)
 		}
 	}
-	p.collection.Close()
+	if p.collection != nil {
+		p.collection.Close()
+		return first
+	}
+	for _, m := range p.maps {
+		if err := m.Close(); err != nil && first == nil {
+			first = fmt.Errorf("ebpf tracker: let go of the maps: %w", err)
+		}
+	}
 	return first
 }

@@ -22,9 +22,11 @@ type Tracker struct {
 	whole    []*whole
 	control  memory
 	states   memory
-	barrier  *ebpf.Map
 	active   uint32
 	started  bool // the first Swap has been
+
+	pins    *pins // nil: all ends with this process
+	adopted bool  // another process began to track: the first Swap names what it left
 }
 
 // view is a disk as the caller named it: a whole disk or a part of one.
@@ -40,54 +42,81 @@ type whole struct {
 	state    state
 	buffers  [2]memory
 	maps     [2]*ebpf.Map
+	kept     kept // of a pinned tracker
 }
 
 // Open starts to watch the disks, which must be block devices. An
 // *UnavailableError says why it cannot be.
-func Open(disks []Disk) (_ *Tracker, err error) {
+func Open(disks []Disk) (*Tracker, error) {
 	t := &Tracker{}
 	if err := t.locate(disks); err != nil {
 		return nil, err
 	}
+	if err := t.begin(); err != nil {
+		_ = t.Close() // the first error is the one that counts
+		return nil, err
+	}
+	return t, nil
+}
+
+// begin loads and attaches the programs.
+func (t *Tracker) begin() (err error) {
 	var bytes int64
 	for _, w := range t.whole {
 		bytes += w.size
 	}
 	shift := shiftFor(bytes)
 	if t.programs, err = load(shift); err != nil {
-		return nil, err
+		return err
 	}
-	defer func() {
-		if err != nil {
-			_ = t.Close() // the first error is the one that counts
-		}
-	}()
-	maps := t.programs.collection.Maps
-	t.barrier = maps["barrier"]
-	if t.control, err = mapMemory(maps["control"], 1); err != nil {
-		return nil, err
-	}
-	if t.states, err = mapMemory(maps["states"], maxDisks*stateHalves/2); err != nil {
-		return nil, err
+	if err := t.mapStates(); err != nil {
+		return err
 	}
 	for slot, w := range t.whole {
-		w.geometry = geometry{shift, (w.size + 1<<shift - 1) >> shift}
-		w.state = state{&t.states, slot * stateHalves}
-		if err := t.register(uint32(slot), w); err != nil {
-			return nil, err
+		if err := t.register(slot, w, shift); err != nil {
+			return err
 		}
 	}
 	if err := t.programs.attach(); err != nil {
-		return nil, err
+		return err
 	}
+	return t.touchHeads()
+}
+
+// mapStates makes what the programs share seen here.
+func (t *Tracker) mapStates() (err error) {
+	if t.control, err = mapMemory(t.programs.maps["control"], 1); err != nil {
+		return err
+	}
+	t.states, err = mapMemory(t.programs.maps["states"], maxDisks*stateHalves/2)
+	return err
+}
+
+// open makes a disk's bitmaps seen here.
+func (t *Tracker) open(slot int, w *whole, shift uint, bitmap func(buffer int) (*ebpf.Map, error)) (err error) {
+	w.geometry = geometry{shift, (w.size + 1<<shift - 1) >> shift}
+	w.state = state{&t.states, slot * stateHalves}
+	for i := range w.buffers {
+		if w.maps[i], err = bitmap(i); err != nil {
+			return explain(err)
+		}
+		if w.buffers[i], err = mapMemory(w.maps[i], w.geometry.words()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// touchHeads lets the programs learn the paths of disks that have several.
+func (t *Tracker) touchHeads() error {
 	for _, w := range t.whole {
 		if w.head {
 			if err := w.touch(); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
-	return t, nil
+	return nil
 }
 
 func (t *Tracker) locate(disks []Disk) error {
@@ -120,23 +149,17 @@ type diskValue struct {
 const flagNVMe, flagHead = 1, 2
 
 // register gives a disk its bitmaps and makes the programs know it.
-func (t *Tracker) register(slot uint32, w *whole) error {
-	maps := t.programs.collection.Maps
-	for i := range w.buffers {
-		m, err := ebpf.NewMap(&ebpf.MapSpec{
-			Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: uint32(w.geometry.words()),
-			Flags: unix.BPF_F_MMAPABLE | unix.BPF_F_INNER_MAP,
-		})
-		if err != nil {
-			return explain(err)
+func (t *Tracker) register(at int, w *whole, shift uint) error {
+	maps, slot := t.programs.maps, uint32(at)
+	err := t.open(at, w, shift, func(buffer int) (*ebpf.Map, error) {
+		m, err := ebpf.NewMap(wordsSpec("", w.geometry.words(), unix.BPF_F_INNER_MAP))
+		if err == nil {
+			err = maps["bitmaps"].Put(slot*2+uint32(buffer), m)
 		}
-		w.maps[i] = m
-		if w.buffers[i], err = mapMemory(m, w.geometry.words()); err != nil {
-			return err
-		}
-		if err := maps["bitmaps"].Put(slot*2+uint32(i), m); err != nil {
-			return explain(err)
-		}
+		return m, err
+	})
+	if err != nil {
+		return err
 	}
 	value := diskValue{Slot: slot, Grains: uint64(w.geometry.grains), CoarseAt: uint64(w.geometry.fineWords())}
 	if w.nvme {
@@ -154,6 +177,11 @@ func (t *Tracker) register(slot uint32, w *whole) error {
 	return nil
 }
 
+// wordsSpec is of a map that is seen as words.
+func wordsSpec(name string, words int64, flags uint32) *ebpf.MapSpec {
+	return &ebpf.MapSpec{Name: name, Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: uint32(words), Flags: unix.BPF_F_MMAPABLE | flags}
+}
+
 func (t *Tracker) Name() string { return "ebpf" }
 
 // Grain is the number of bytes that a bit stands for.
@@ -169,24 +197,21 @@ func (t *Tracker) Swap(context.Context) ([]blocktrack.Changes, error) {
 		return nil, err
 	}
 	var why []string
-	if !t.started {
-		t.started = true
+	if !t.started && !t.adopted {
 		why = append(why, "tracking begins")
 	}
-	if atomic.SwapUint32(t.control.half(1), 0) != 0 {
+	skipped := atomic.LoadUint32(t.control.half(1)) != 0
+	if skipped {
 		why = append(why, "the kernel may have passed over the tracker's programs")
 	}
 	found := make(map[*whole]blocktrack.Changes, len(t.whole))
 	for _, w := range t.whole {
-		var c blocktrack.Changes
-		if w.state.takeDirty(full) {
-			c.Ranges = w.geometry.harvest(w.buffers[full].words)
-		}
-		if why := append(why[:len(why):len(why)], doubts(w.state.takeVoid())...); len(why) > 0 {
-			c = blocktrack.Changes{All: true, Why: strings.Join(why, "; ")}
-		}
-		found[w] = c
+		found[w] = t.take(w, full, why)
 	}
+	if skipped {
+		atomic.StoreUint32(t.control.half(1), 0)
+	}
+	t.started = true
 	changes := make([]blocktrack.Changes, len(t.views))
 	for i, v := range t.views {
 		c := found[v.whole]
@@ -196,10 +221,38 @@ func (t *Tracker) Swap(context.Context) ([]blocktrack.Changes, error) {
 	return changes, nil
 }
 
+// take returns what a buffer holds of a disk, and clears it. Where the tracker is
+// pinned, it is kept first: this process may end between any two lines.
+func (t *Tracker) take(w *whole, buffer uint32, why []string) (c blocktrack.Changes) {
+	void, words := w.state.void(), w.buffers[buffer].words
+	dirty := w.state.dirty(buffer)
+	if dirty {
+		c.Ranges = w.geometry.ranges(words)
+	}
+	if why := append(why[:len(why):len(why)], doubts(void)...); len(why) > 0 {
+		c = blocktrack.Changes{All: true, Why: strings.Join(why, "; ")}
+	}
+	if t.pins != nil {
+		if c.All {
+			w.kept.addAll()
+		}
+		w.kept.add(c.Ranges)
+		if !t.started && t.adopted {
+			c = blocktrack.Union(c, w.kept.changes())
+		}
+	}
+	if dirty {
+		wipe(words)
+		w.state.clean(buffer)
+	}
+	w.state.answer(void)
+	return c
+}
+
 // settle returns when no program runs that saw the buffer that was active before.
 // An update of a map of maps waits for that.
 func (t *Tracker) settle() error {
-	if err := t.barrier.Put(uint32(0), t.whole[0].maps[0]); err != nil {
+	if err := t.programs.maps["barrier"].Put(uint32(0), t.whole[0].maps[0]); err != nil {
 		return fmt.Errorf("ebpf tracker: wait for running programs: %w", err)
 	}
 	return nil
@@ -226,7 +279,8 @@ func (t *Tracker) Queued() uint64 {
 	return n
 }
 
-// Close stops tracking. What is written from then on is not known.
+// Close stops tracking, unless the tracker is pinned: then the kernel goes on, for
+// the next OpenPinned. Else what is written from then on is not known.
 func (t *Tracker) Close() error {
 	var errs []error
 	if t.programs != nil {
@@ -244,5 +298,6 @@ func (t *Tracker) Close() error {
 	}
 	t.control.unmap()
 	t.states.unmap()
+	t.pins.close()
 	return errors.Join(errs...)
 }
