@@ -14,6 +14,7 @@ import (
 	"lifeboat/internal/drs"
 	"lifeboat/internal/recovery/convert"
 	"lifeboat/internal/source/agent"
+	"lifeboat/internal/source/blocktrack/ebpf"
 	"lifeboat/internal/source/freeze"
 	"lifeboat/internal/source/inventory"
 	"lifeboat/internal/source/service"
@@ -58,6 +59,9 @@ type agentFlags struct {
 	LogLevel slog.Level `default:"info" help:"debug, info, warn or error."`
 }
 
+// pins is where the kernel goes on tracking while no agent runs.
+const pins = ebpf.Filesystem + "/lifeboat"
+
 // Run is the agent until it is told to stop.
 func (c *protectCommand) Run(ctx context.Context) error {
 	overrides := inventory.Overrides{Hostname: c.Hostname, CPUs: c.CPUs}
@@ -101,7 +105,7 @@ func (c *protectCommand) Run(ctx context.Context) error {
 	err = agent.Run(ctx, agent.Config{
 		AuditIn: auditIn, FreezeBound: c.Freeze, Guard: []string{self, "guard"}, Hooks: c.Hooks,
 		Server: c.Server, CAFile: c.CACert, Token: c.Token, TokenFile: c.TokenFile, State: c.State, Disks: c.Disk,
-		Tracker: c.Tracker, Machine: agent.Machine{QMP: c.QMP, Scratch: c.Scratch}, Overrides: overrides, BootMode: bootMode, Epoch: c.Epoch, Version: version,
+		Tracker: c.Tracker, Pins: pins, Machine: agent.Machine{QMP: c.QMP, Scratch: c.Scratch}, Overrides: overrides, BootMode: bootMode, Epoch: c.Epoch, Version: version,
 		Status: status, Logger: log,
 	})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"lifeboat/internal/source/agent"
 	"lifeboat/internal/source/freeze"
 	"lifeboat/internal/source/inventory"
 	"lifeboat/internal/source/service"
@@ -208,6 +209,11 @@ func (c *agentUninstallCommand) Run(ctx context.Context) error {
 	}
 	if err := place.Uninstall(ctx, c.Purge); err != nil {
 		return err
+	}
+	if place.Root == "" {
+		if err := agent.RemovePins(pins, s.State); err != nil {
+			return err
+		}
 	}
 	if !c.Purge {
 		fmt.Fprintf(os.Stderr, "Removed. Its state stays in %s: installed again, this machine goes on as the source server that it is.\n", s.State)

@@ -131,22 +131,29 @@ func TestEveryPointIsAPrefixOfTheWrites(t *testing.T) {
 		t.Parallel()
 		disk := &stamps{path: filepath.Join(t.TempDir(), "disk.img"), blocks: blocks}
 		disk.create(t)
-		everyPointIsAPrefix(t, disk)
+		everyPointIsAPrefix(t, disk, "")
 	})
 	// Where writes can be tracked, they are.
 	t.Run("device", func(t *testing.T) {
 		t.Parallel()
-		everyPointIsAPrefix(t, &stamps{path: tracktest.Loop(t, blocks*stampBlock), blocks: blocks, flags: syscall.O_DIRECT})
+		everyPointIsAPrefix(t, &stamps{path: tracktest.Loop(t, blocks*stampBlock), blocks: blocks, flags: syscall.O_DIRECT}, "")
+	})
+	// And the kernel goes on while the agent is away.
+	t.Run("pinned", func(t *testing.T) {
+		t.Parallel()
+		disk := &stamps{path: tracktest.Loop(t, blocks*stampBlock), blocks: blocks, flags: syscall.O_DIRECT}
+		everyPointIsAPrefix(t, disk, tracktest.Pins(t))
 	})
 }
 
-func everyPointIsAPrefix(t *testing.T, disk *stamps) {
+func everyPointIsAPrefix(t *testing.T, disk *stamps, pins string) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	r := newRig(t, nil)
 	disk.write(t, 3000)
 	cfg := r.config(t.TempDir(), disk.path)
+	cfg.Pins = pins
 	a := runAgent(cfg)
 	for range 40 {
 		disk.write(t, rng.IntN(400))
@@ -195,9 +202,9 @@ func TestMain(m *testing.M) {
 			return
 		}
 	case "agent":
-		args := strings.Fields(arg)
+		args := strings.Split(arg, " ")
 		err = agent.Run(context.Background(), agent.Config{
-			Server: "https://" + args[0], CAFile: args[1], Token: goodToken, State: args[2], Disks: args[3:],
+			Server: "https://" + args[0], CAFile: args[1], Token: goodToken, State: args[2], Pins: args[3], Disks: args[4:],
 			Epoch: 100 * time.Millisecond, Overrides: inventory.Overrides{Hostname: "source"},
 		})
 	default:
@@ -253,7 +260,20 @@ func kill(cmd *exec.Cmd) {
 
 // The same with real processes and kill -9, of either end, at any moment.
 func TestKillEitherEnd(t *testing.T) {
-	t.Parallel()
+	t.Run("image", func(t *testing.T) {
+		t.Parallel()
+		disk := &stamps{path: filepath.Join(t.TempDir(), "disk.img"), blocks: 3000}
+		disk.create(t)
+		killEitherEnd(t, disk, "")
+	})
+	t.Run("pinned", func(t *testing.T) {
+		t.Parallel()
+		disk := &stamps{path: tracktest.Loop(t, 3000*stampBlock), blocks: 3000, flags: syscall.O_DIRECT}
+		killEitherEnd(t, disk, tracktest.Pins(t))
+	})
+}
+
+func killEitherEnd(t *testing.T, disk *stamps, pins string) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -280,11 +300,9 @@ func TestKillEitherEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	disk := &stamps{path: filepath.Join(t.TempDir(), "disk.img"), blocks: 3000}
-	disk.create(t)
 	disk.write(t, 2500)
 	serverArg := "server " + dir + " " + port
-	agentArg := strings.Join([]string{"agent", api.Addr().String(), ca, state, disk.path}, " ")
+	agentArg := strings.Join([]string{"agent", api.Addr().String(), ca, state, pins, disk.path}, " ")
 	server, source := startProcess(t, serverArg), startProcess(t, agentArg)
 	defer func() { kill(server); kill(source) }()
 	for range 12 {

@@ -99,6 +99,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	sessions map[drs.SourceServerID]*session // the newest of each server
+	authors  map[drs.SourceServerID]author   // of the servers' heads, as far as they came while this runs
 	absent   map[drs.SourceServerID]absence  // servers without an admitted agent
 	wg       sync.WaitGroup                  // of sessions
 }
@@ -123,6 +124,7 @@ func New(cfg Config) *Server {
 	return &Server{
 		cfg: cfg, log: cfg.Logger,
 		sessions: map[drs.SourceServerID]*session{},
+		authors:  map[drs.SourceServerID]author{},
 		absent:   map[drs.SourceServerID]absence{},
 	}
 }
@@ -237,7 +239,7 @@ func (s *Server) admit(ctx context.Context, raw net.Conn) {
 		return
 	}
 	session := newSession(s, conn, server, version)
-	session.certificate = state.PeerCertificates[0]
+	session.certificate, session.instance = state.PeerCertificates[0], hello.Instance
 	s.enter(session)
 	s.log.Info("agent connected", "remote", remote, "server", server, "software", hello.Software)
 	err = session.run(ctx, account)

@@ -24,6 +24,8 @@ type session struct {
 	conn    *replication.Conn
 	server  drs.SourceServerID
 	version uint16
+	// instance tells the session from all others, by the agent's word.
+	instance [16]byte
 	// certificate is the one that the agent has shown.
 	certificate *x509.Certificate
 
@@ -145,6 +147,7 @@ func (s *session) welcome(ctx context.Context, account string) (Branch, error) {
 	if stopped == nil {
 		welcome := &replication.Welcome{
 			Version: s.version, HeadNumber: head.Number, HeadHash: head.Hash, DigestSeed: head.DigestSeed,
+			Author: s.srv.author(s.server, head),
 			Sealed: sealed(head), Credit: s.srv.cfg.Credit, Settings: admission.Settings.wire(s.version), Software: s.srv.cfg.Software,
 		}
 		if head.LastPoint != nil {

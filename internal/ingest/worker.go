@@ -328,6 +328,7 @@ func (w *worker) commit(ctx context.Context, m *replication.Commit) error {
 		return w.refuse(err)
 	}
 	w.epoch, w.head = nil, head
+	w.s.srv.wrote(w.s.server, head, w.s.instance)
 	w.s.accept()
 	ack := &replication.Ack{Epoch: m.Epoch, HeadNumber: head.Number, HeadHash: head.Hash}
 	if point != nil {

@@ -19,7 +19,7 @@ const (
 	ALPN = "lifeboat-replication"
 	// MinVersion and MaxVersion are the versions this program speaks.
 	MinVersion uint16 = 1
-	MaxVersion uint16 = 3
+	MaxVersion uint16 = 4
 
 	// RenewalVersion is the first version with Renewal and Certificate, and
 	// IdentityVersion that with the identities of disks.
@@ -28,6 +28,8 @@ const (
 	// HostVersion is the first version that tells how long a point's freeze took,
 	// and whether new disks are to be replicated.
 	HostVersion uint16 = 3
+	// AuthorVersion is the first version that names the session that made the head.
+	AuthorVersion uint16 = 4
 
 	// DefaultPort is where a replication server listens.
 	DefaultPort = 1500

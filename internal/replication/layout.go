@@ -115,6 +115,9 @@ func (m *Welcome) encode(e *encoder) {
 	e.u32(m.Credit)
 	m.Settings.encodeFixed(e)
 	e.text(m.Software)
+	if m.Version >= AuthorVersion {
+		e.raw(m.Author[:])
+	}
 	m.Settings.encodeLater(e)
 }
 
@@ -128,6 +131,9 @@ func (m *Welcome) decode(d *decoder) {
 	m.Credit = d.u32()
 	m.Settings.decodeFixed(d)
 	m.Software = d.text()
+	if m.Version >= AuthorVersion {
+		d.into(m.Author[:])
+	}
 	m.Settings.decodeLater(d)
 	if m.Credit < 2*MaxData {
 		d.fail("credit of %d bytes holds no message", m.Credit)

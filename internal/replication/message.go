@@ -54,6 +54,9 @@ type Welcome struct {
 	HeadNumber uint64 // commits of the server's main branch so far
 	HeadHash   [32]byte
 	DigestSeed uint64
+	// Author is the Instance of the session that made the head; zeros: not known. What
+	// that session found at its beginning and the head lie apart by its commits alone.
+	Author [16]byte
 	// Sealed: the head is a consistent recovery point, taken at PointTaken.
 	Sealed     bool
 	PointTaken time.Time

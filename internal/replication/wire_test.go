@@ -36,6 +36,7 @@ func examples() []Message {
 		&Config{EpochSpacing: time.Second, ThrottleMbps: 8},
 		&Config{EpochSpacing: time.Second, HoldNewDisks: true},
 		&Welcome{Version: 3, Credit: 8 << 20, Settings: Config{HoldNewDisks: true}, Software: "lifeboat 1.0"},
+		&Welcome{Version: 4, Author: [16]byte{4, 5, 6}, Credit: 8 << 20, Settings: Config{HoldNewDisks: true}, Software: "lifeboat 1.0"},
 		&Heartbeat{AsOf: at},
 		&Progress{Phase: PhaseStalled, Disks: []DiskProgress{{1 << 30, 65536}}, Text: "disk /dev/sda is gone", NextStep: "attach it"},
 		&Inventory{JSON: []byte(`{"hostname":"db1"}`)},

@@ -13,6 +13,7 @@ import (
 	"lifeboat/internal/drs"
 	"lifeboat/internal/replication"
 	"lifeboat/internal/source/blocktrack"
+	"lifeboat/internal/source/blocktrack/ebpf"
 	"lifeboat/internal/source/inventory"
 )
 
@@ -41,6 +42,12 @@ type Config struct {
 	// AuditIn is the time in which all disks are read once while they are at rest, to
 	// find out a tracker that missed a write; 0: 30 days, less: they are not.
 	AuditIn time.Duration
+
+	// Pins is a directory of a BPF filesystem, ebpf.Filesystem or below it. What is
+	// pinned there lets the kernel go on tracking while no agent runs, until the next
+	// reboot or RemovePins, so that a restart does not read all disks. Empty: tracking
+	// ends with the agent.
+	Pins string
 
 	// FreezeBound is the longest that filesystems are frozen for a cut; 0: 2 s, less:
 	// they never are. Guard is the command of the process that then thaws them (it
@@ -119,7 +126,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer a.disks.close()
 	defer func() {
 		if a.tracker != nil {
-			_ = a.tracker.Close() // what it knows dies with the agent anyway
+			_ = a.tracker.Close() // what it knows dies with the agent, or is pinned
 		}
 	}()
 	cfg.Status("STARTING: taking inventory and registering")
@@ -145,7 +152,9 @@ func Run(ctx context.Context, cfg Config) error {
 	defer a.sealTables()
 	a.log.Info("agent ready", "server", a.id.SourceServerID, "replication", a.id.ReplicationAddress,
 		"disks", a.disks.names(), "tracker", a.tracker.Name())
-	return a.replicate(ctx)
+	err = a.replicate(ctx)
+	a.leavePins(err)
+	return err
 }
 
 func (a *agent) openDisks(ctx context.Context) (err error) {
@@ -233,6 +242,12 @@ type agent struct {
 	tablesSeen bool // those of the run before were looked at
 	// complete: since the tables were loaded every chunk was read at least once.
 	complete bool
+
+	pinned    *ebpf.Tracker // the tracker, if it outlives this process
+	standing  *standing     // nil: all has to be read
+	adopted   bool          // the standing and the tracker are those of the agent before this one
+	noted     bool          // the pinned tracker has a standing that this one followed
+	unsettled bool          // there were changes since the standing was settled
 }
 
 // Reconnects begin after about a second and slow down to reconnectMost.

@@ -67,6 +67,7 @@ func (s *session) replicate(ctx context.Context) error {
 			continue
 		}
 		c.retry = 0
+		s.settle()
 		if err := c.pause(ctx); err != nil {
 			return err
 		}

@@ -175,6 +175,13 @@ func (l *ledger) reset(h head) {
 	l.epochs, l.changes, l.refused, l.head = nil, 0, nil, h
 }
 
+// idle tells whether all that was sent is acknowledged.
+func (l *ledger) idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.epochs) == 0 && l.refused == nil
+}
+
 func (l *ledger) at() head {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -27,9 +27,11 @@ type session struct {
 	conn    *replication.Conn
 	server  drs.SourceServerID
 	welcome *replication.Welcome
-	window  *replication.Window
-	replies chan replication.Message // Volumes and Digests, in the order asked for
-	wake    chan struct{}            // capacity 1: settings or requests changed
+	// instance tells this session from all others.
+	instance [16]byte
+	window   *replication.Window
+	replies  chan replication.Message // Volumes and Digests, in the order asked for
+	wake     chan struct{}            // capacity 1: settings or requests changed
 
 	mu       sync.Mutex // covers what the receiver and the reporter share with the cutter
 	settings replication.Config
@@ -60,7 +62,7 @@ func (a *agent) session(ctx context.Context) (welcomed bool, err error) {
 	}
 	a.log.Info("connected", "replication", a.id.ReplicationAddress, "head", welcome.HeadNumber, "software", welcome.Software)
 	s := &session{
-		a: a, conn: conn, server: a.id.SourceServerID, welcome: welcome,
+		a: a, conn: conn, instance: hello.Instance, server: a.id.SourceServerID, welcome: welcome,
 		window:   replication.NewWindow(welcome.Credit),
 		replies:  make(chan replication.Message, 16),
 		wake:     make(chan struct{}, 1),
@@ -254,11 +256,11 @@ func (s *session) prepare(ctx context.Context) error {
 	}
 	now := head{s.welcome.HeadNumber, s.welcome.HeadHash}
 	if s.a.loaded && now == s.a.ledger.at() {
+		s.a.stand(s.standingAt(now))
 		return nil
 	}
-	s.a.loaded, s.a.complete = false, false
-	s.a.rescan() // the vault may hold anything now
-	s.phase(replication.PhaseScanning, "", "")
+	s.resume(now)
+	s.a.loaded = false
 	if !s.reopenTables(now) {
 		if err := s.createTables(); err != nil {
 			return err

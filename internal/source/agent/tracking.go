@@ -29,7 +29,13 @@ func (a *agent) openTracker() error {
 		_ = a.tracker.Close() // all is read anew: there is nothing to lose
 	}
 	a.rescan()
+	a.pinned, a.adopted, a.noted = nil, false, false
 	a.tracker, a.live = blocktrack.Scan{Disks: len(a.disks.all)}, nil
+	if again || a.cfg.Tracker == trackerScan {
+		if err := RemovePins(a.cfg.Pins, a.cfg.State); err != nil {
+			return err
+		}
+	}
 	if a.cfg.Tracker == trackerScan {
 		return nil
 	}
@@ -44,12 +50,12 @@ func (a *agent) openTracker() error {
 	if blocks == 0 && a.cfg.Tracker == trackerAuto {
 		return nil // image files: nobody expects otherwise
 	}
-	tracker, err := ebpf.Open(disks)
+	tracker, err := a.openEBPF(disks)
 	var reason *ebpf.UnavailableError
 	switch {
 	case err == nil:
 		a.tracker, a.live = tracker, tracker
-		a.log.Info("tracking writes in the kernel", "tracker", tracker.Name(), "grain", tracker.Grain())
+		a.log.Info("tracking writes in the kernel", "tracker", tracker.Name(), "grain", tracker.Grain(), "pinned", a.pinned != nil)
 	case a.cfg.Tracker == trackerEBPF && !again:
 		return fmt.Errorf("%w; with --tracker auto or scan the disks are scanned for changes instead", err)
 	case errors.As(err, &reason):

@@ -11,5 +11,10 @@
 // its own (NVMe format and sanitize), or what another machine writes to a shared
 // disk. Writes from before Open are unknown: the first Swap returns everything.
 //
-// docs/decisions/0025 gives the reasons, bpf/track.c the programs.
+// OpenPinned lets the kernel go on while no process runs: what was written then, and
+// what was handed out and not settled, is in its successor's first Swap. Pins end with
+// the boot; a disk is told from another that took over its number by the kernel's
+// sequence of disks.
+//
+// docs/decisions/0025 and 0111 give the reasons, bpf/track.c the programs.
 package ebpf

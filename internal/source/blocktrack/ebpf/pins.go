@@ -145,18 +145,26 @@ func (t *Tracker) Adopted() (note []byte, yes bool) {
 // says, which it is kept with: a successor finds both or neither. Of a tracker that
 // is not pinned it does nothing.
 func (t *Tracker) Settle(note []byte) error {
+	// In this order: with the new note and the old marks too much is read, no more.
+	if err := t.Note(note); err != nil || t.pins == nil {
+		return err
+	}
+	for _, w := range t.whole {
+		w.kept.forget()
+	}
+	return nil
+}
+
+// Note replaces the note of the last Settle, for what stands beside it as before.
+func (t *Tracker) Note(note []byte) error {
 	if t.pins == nil {
 		return nil
 	}
 	if len(note) > NoteMost {
 		return fmt.Errorf("ebpf tracker: a note of %d bytes is longer than %d", len(note), NoteMost)
 	}
-	// In this order: with the new note and the old marks too much is read, no more.
 	if err := t.describe(note); err != nil {
 		return &PinError{t.pins.dir, err}
-	}
-	for _, w := range t.whole {
-		w.kept.forget()
 	}
 	return nil
 }

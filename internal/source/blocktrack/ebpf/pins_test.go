@@ -12,28 +12,12 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"lifeboat/internal/source/blocktrack"
 	"lifeboat/internal/source/blocktrack/tracktest"
 )
 
 const pinnedSize = 48<<20 + 4096
-
-// pinFilesystem mounts a BPF filesystem for a test.
-func pinFilesystem(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
-		t.Skipf("no BPF filesystem here: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Errorf("unmount: %v", err)
-		}
-	})
-	return filepath.Join(dir, "agent")
-}
 
 func openPinned(t *testing.T, dir string, devices ...string) *Tracker {
 	t.Helper()
@@ -87,7 +71,7 @@ func want(t *testing.T, when string, c blocktrack.Changes, chunks ...int) {
 // A successor is told what was handed out and not settled and what was written while
 // nobody was there, and nothing else; and what its predecessor noted.
 func TestPinnedTrackerOutlivesItsProcess(t *testing.T) {
-	dir := pinFilesystem(t)
+	dir := filepath.Join(tracktest.Pins(t), "agent")
 	one, two := tracktest.Loop(t, pinnedSize), tracktest.Loop(t, pinnedSize)
 	first := openPinned(t, dir, one, two)
 	if _, yes := first.Adopted(); yes {
@@ -169,7 +153,7 @@ func TestSwapCutShort(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			dir, loop := pinFilesystem(t), tracktest.Loop(t, pinnedSize)
+			dir, loop := filepath.Join(tracktest.Pins(t), "agent"), tracktest.Loop(t, pinnedSize)
 			first := openPinned(t, dir, loop)
 			mustSwap(t, first)
 			if err := first.Settle(nil); err != nil {
@@ -222,7 +206,7 @@ func TestPinsThatDoNotFit(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			dir, loop := pinFilesystem(t), tracktest.Loop(t, pinnedSize)
+			dir, loop := filepath.Join(tracktest.Pins(t), "agent"), tracktest.Loop(t, pinnedSize)
 			first := openPinned(t, dir, loop)
 			mustSwap(t, first)
 			if test.spoil != nil {
@@ -291,7 +275,7 @@ func TestLayout(t *testing.T) {
 
 func TestPinnedIsATracker(t *testing.T) {
 	tracktest.Suite(t, func(t *testing.T, devices []string, _ int64) blocktrack.Tracker {
-		tracker := openPinned(t, pinFilesystem(t), devices...)
+		tracker := openPinned(t, filepath.Join(tracktest.Pins(t), "agent"), devices...)
 		t.Cleanup(func() { _ = tracker.Close() })
 		return tracker
 	})

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Loop makes a loop device of the given size in bytes, zeros, that is gone when
@@ -38,6 +40,22 @@ func Loop(t *testing.T, size int64) string {
 		}
 	})
 	return loop
+}
+
+// Pins mounts a BPF filesystem that is gone when the test ends, with all that was
+// pinned there. Without root the test is skipped.
+func Pins(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
+		t.Skipf("no BPF filesystem here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount %s: %v", dir, err)
+		}
+	})
+	return dir
 }
 
 // Mount puts a filesystem on a device and mounts it with the given options.
