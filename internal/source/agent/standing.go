@@ -71,6 +71,7 @@ func (s *session) resume(now head) {
 	case a.adopted:
 		a.todo = make([]blocktrack.Changes, len(a.disks.all))
 		a.complete, a.noted = true, true
+		s.phase(replication.PhaseBacklog, "", "")
 		a.log.Info("the kernel went on tracking: only what changed is read", "head", now.number)
 	}
 	a.adopted = false
