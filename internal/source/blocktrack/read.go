@@ -15,6 +15,10 @@ import (
 // readSize is what one read asks for; it is a multiple of ChunkSize.
 const readSize = 1 << 20
 
+// cachedRead is the same where the page cache answers: no more than stays in a
+// processor's own cache until it has been compared and packed. It divides readSize.
+const cachedRead = 256 << 10
+
 // holeStep is how much of a hole is compared at a time.
 const holeStep = 256 << 20
 
@@ -49,7 +53,10 @@ func ReadAll(ctx context.Context, readings []Reading, workers int) error {
 		if err := checkSize(r.Device, r.Table); err != nil {
 			return err
 		}
-		p := &plan{dev: r.Device, size: r.Table.Size(), ranges: r.Changes.Ranges}
+		p := &plan{dev: r.Device, size: r.Table.Size(), ranges: r.Changes.Ranges, step: readSize}
+		if d, ok := r.Device.(*Disk); ok && !d.direct {
+			p.step = cachedRead
+		}
 		if r.Changes.All {
 			p.ranges = []Range{{0, r.Table.Size()}}
 		}
@@ -261,6 +268,7 @@ type piece struct {
 type plan struct {
 	dev  Device
 	size int64
+	step int64 // no piece of data crosses a multiple of it
 
 	ranges []Range
 	at     int64 // all before is handed out
@@ -285,7 +293,7 @@ func (p *plan) next() (piece, error) {
 			p.at = stop
 			return piece{Range: Range{chunk, stop - chunk}, bytes: min(end, stop) - start, hole: true}, nil
 		}
-		stop := min(p.data.Offset+p.data.Length, chunk/readSize*readSize+readSize)
+		stop := min(p.data.Offset+p.data.Length, chunk/p.step*p.step+p.step)
 		out := piece{Range: Range{chunk, stop - chunk}}
 		for len(p.ranges) > 0 {
 			start, end := p.first()
