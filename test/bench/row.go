@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"lifeboat/internal/demo/rig"
 )
@@ -139,10 +140,25 @@ func (b *bench) newSite(ctx context.Context, dir string, args ...string) (*site,
 		return nil, err
 	}
 	s := &site{lab, server}
-	if err := server.Initialize(ctx); err != nil {
+	if err := errors.Join(server.Initialize(ctx), s.settled(ctx)); err != nil {
 		return nil, errors.Join(err, s.close(ctx))
 	}
 	return s, nil
+}
+
+// settled waits until a new server has found out how machines run on this host. Where
+// hardware virtualization is there and does not work, that takes a whole processor for
+// the first five seconds of its life, and once.
+func (s *site) settled(ctx context.Context) error {
+	for {
+		_, err := os.Stat(filepath.Join(s.Data(), "instances", "accelerator.json"))
+		if !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := errors.Join(s.server.Ended(), rig.Pause(ctx, 20*time.Millisecond)); err != nil {
+			return err
+		}
+	}
 }
 
 // restart ends the server and starts it again, with nothing in its memory.

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsdrs "github.com/aws/aws-sdk-go-v2/service/drs"
 	"github.com/aws/aws-sdk-go-v2/service/drs/types"
+	"golang.org/x/sys/unix"
 
 	"lifeboat/internal/demo/rig"
 )
@@ -33,6 +34,7 @@ func syncRow(ctx context.Context, b *bench) (measures []measurement, err error) 
 	var first, next, zstd []float64
 	const runs = 3
 	for i := range runs {
+		unix.Sync() // what the one before left in the page cache is not the next one's to write
 		took, err := timed(func() error {
 			return command(ctx, "zstd", "-q", "-f", "-1", "-T0", image, "-o", filepath.Join(dir, "peer.zst"))
 		})
@@ -40,6 +42,7 @@ func syncRow(ctx context.Context, b *bench) (measures []measurement, err error) 
 			return nil, err
 		}
 		zstd = append(zstd, took)
+		unix.Sync()
 		f, n, err := syncOnce(ctx, b, filepath.Join(dir, fmt.Sprintf("site-%d", i)), image)
 		if err != nil {
 			return nil, err
@@ -117,6 +120,7 @@ func resticTwice(ctx context.Context, dir, image string) (first, next float64, e
 	if err := commandIn(ctx, env, "restic", "init", "-q"); err != nil {
 		return 0, 0, err
 	}
+	unix.Sync()
 	backup := func() error { return commandIn(ctx, env, "restic", "backup", "-q", image) }
 	if first, err = timed(backup); err != nil {
 		return 0, 0, err
@@ -137,6 +141,7 @@ func borgOnce(ctx context.Context, dir, image string) (float64, error) {
 	if err := commandIn(ctx, env, "borg", "init", "--encryption", "repokey-blake2", repo); err != nil {
 		return 0, err
 	}
+	unix.Sync()
 	took, err := timed(func() error { return commandIn(ctx, env, "borg", "create", repo+"::first", image) })
 	return took, errors.Join(err, os.RemoveAll(repo))
 }
