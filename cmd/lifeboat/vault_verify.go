@@ -37,7 +37,7 @@ func (v *vaultVerifyCommand) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, open.Close()) }()
 
 	bar, began, drawn := live(), time.Now(), time.Time{}
-	opt := vault.VerifyOptions{Share: v.Share, Rate: int64(v.Rate), After: v.After, Progress: func(p vault.VerifyProgress) {
+	opt := vault.VerifyOptions{Share: v.Share, Rate: int64(v.Rate), After: v.After, Catalogue: open.PointOf, Progress: func(p vault.VerifyProgress) {
 		if time.Since(drawn) < 100*time.Millisecond {
 			return
 		}

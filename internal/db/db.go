@@ -75,8 +75,26 @@ func Open(ctx context.Context, file string) (*DB, error) {
 	return d, nil
 }
 
+// OpenReader opens a database for reading only, which a server may be using; nothing is
+// changed, its tables least of all. Methods that write must not be called.
+func OpenReader(file string) (*DB, error) {
+	if _, err := os.Stat(file); err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	read, err := pool(file, "ro", 1)
+	if err != nil {
+		return nil, err
+	}
+	return &DB{read: read}, nil
+}
+
 // Close waits for what runs and closes both pools.
-func (d *DB) Close() error { return errors.Join(d.read.Close(), d.write.Close()) }
+func (d *DB) Close() error {
+	if d.write == nil {
+		return d.read.Close()
+	}
+	return errors.Join(d.read.Close(), d.write.Close())
+}
 
 // SQL is the writing pool, for the job queue: its rows and ours must commit
 // together.

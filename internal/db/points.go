@@ -184,6 +184,16 @@ func (d *DB) Points(ctx context.Context, server drs.SourceServerID, f PointFilte
 	return convert(rows, pointRow.resource), next, nil
 }
 
+// PointOfEpoch returns the point that an epoch of a server became, or ErrAbsent.
+func (d *DB) PointOfEpoch(ctx context.Context, server drs.SourceServerID, epoch uint64) (drs.RecoverySnapshotID, error) {
+	var row pointRow
+	err := d.read.NewSelect().Model(&row).Where("source_server = ? AND epoch = ?", server, int64(epoch)).Limit(1).Scan(ctx)
+	if err != nil {
+		return "", fmt.Errorf("look up the recovery point of epoch %d of %s: %w", epoch, server, absent(err))
+	}
+	return drs.RecoverySnapshotID(row.ID), nil
+}
+
 // Point returns one recovery point, or ErrAbsent.
 func (d *DB) Point(ctx context.Context, id drs.RecoverySnapshotID) (drs.RecoveryPoint, error) {
 	return point(ctx, d.read, id)

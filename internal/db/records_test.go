@@ -133,3 +133,35 @@ func FuzzServerRecord(f *testing.F) {
 		}
 	})
 }
+
+// TestPointOfEpoch asks a database that is in use, through a reader beside its server.
+func TestPointOfEpoch(t *testing.T) {
+	file, ctx := filepath.Join(t.TempDir(), "lifeboat.db"), t.Context()
+	d, err := db.Create(ctx, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	server := register(t, d, "machine-01").ID
+	taken := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	p := drs.RecoveryPoint{ID: drs.NewRecoverySnapshotID(), SourceServer: server, Consistency: drs.CrashConsistent, Expected: taken, Taken: taken, Epoch: 7}
+	if err := d.AddPoint(ctx, p); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := db.OpenReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	for _, from := range []*db.DB{d, reader} {
+		if id, err := from.PointOfEpoch(ctx, server, 7); err != nil || id != p.ID {
+			t.Errorf("epoch 7: %q, %v; want %s", id, err, p.ID)
+		}
+		if id, err := from.PointOfEpoch(ctx, server, 8); !errors.Is(err, db.ErrAbsent) {
+			t.Errorf("epoch 8: %q, %v; want none", id, err)
+		}
+	}
+	if _, err := db.OpenReader(file + ".none"); err == nil {
+		t.Error("a database that is not there was opened")
+	}
+}

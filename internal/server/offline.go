@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
 	"lifeboat/internal/vault"
 )
@@ -76,6 +77,24 @@ func (a VaultAccess) Open(ctx context.Context) (o *OpenVault, err error) {
 		return nil, errors.Join(d.explainKey(ctx, o.Store, err), o.Store.Close())
 	}
 	return o, nil
+}
+
+// PointOf looks up in the database which point an epoch became; "" when it does not
+// tell, or when there is no database to ask. See vault.VerifyOptions.
+func (o *OpenVault) PointOf(ctx context.Context, id drs.SourceServerID, epoch uint64) (_ drs.RecoverySnapshotID, err error) {
+	if o.Dir == nil {
+		return "", nil
+	}
+	d, err := db.OpenReader(o.Dir.databasePath())
+	if err != nil {
+		return "", nil //nolint:nilerr // a vault without its database is verified, too
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	point, err := d.PointOfEpoch(ctx, id, epoch)
+	if err != nil && ctx.Err() == nil {
+		return "", nil // it knows of none, or cannot be read
+	}
+	return point, err
 }
 
 // Close ends it.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
 	"lifeboat/internal/durable"
 	"lifeboat/internal/vault"
@@ -259,4 +260,13 @@ func (s *scrubber) Collect(out chan<- prometheus.Metric) {
 	if !oldest.IsZero() {
 		out <- prometheus.MustNewConstMetric(oldestMetric, prometheus.GaugeValue, max(0, s.now().Sub(oldest).Seconds()))
 	}
+}
+
+// pointOf names the point that a damaged manifest made.
+func (s *running) pointOf(ctx context.Context, id drs.SourceServerID, epoch uint64) (drs.RecoverySnapshotID, error) {
+	point, err := s.db.PointOfEpoch(ctx, id, epoch)
+	if errors.Is(err, db.ErrAbsent) {
+		return "", nil
+	}
+	return point, err
 }

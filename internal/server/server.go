@@ -379,6 +379,7 @@ func (s *running) wire(ctx context.Context, replication string) (err error) {
 	s.diskAccess = s.gate.signed(anyServer("ExportDisk"), access)
 	s.metrics = newMetrics(s.db, s.Log)
 	s.scrubber = newScrubber(s.dir, s.ScrubDays, func(ctx context.Context, opt vault.VerifyOptions) (vault.VerifyReport, error) {
+		opt.Catalogue = s.pointOf
 		return vault.Verify(ctx, s.store, s.dir.keys, vault.Options{CacheBytes: 1 << 20}, opt)
 	}, s.Log.With("wing", "vault"))
 	s.metrics.MustRegister(s.scrubber, s.upkeep, accessMetrics{s})

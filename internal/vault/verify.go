@@ -23,6 +23,10 @@ type VerifyOptions struct {
 	Rate int64
 	// After goes on behind an object, where an earlier run was stopped: its Next.
 	After string
+	// Catalogue returns the point that a manifest of a server's main branch made, as
+	// known outside the vault: a damaged manifest's own is named in it alone. The zero
+	// value: it knows of none. May be nil.
+	Catalogue func(ctx context.Context, server drs.SourceServerID, manifest uint64) (drs.RecoverySnapshotID, error)
 	// Progress is told, by one goroutine at a time, how far it got; may be nil.
 	Progress func(VerifyProgress)
 }

@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sort"
 	"strings"
@@ -99,6 +100,9 @@ func (f *verifier) server(ctx context.Context, folder string, done, weight float
 		return err
 	}
 	if err := f.hurt(ctx, refs); err != nil {
+		return err
+	}
+	if err := f.recall(ctx, id); err != nil {
 		return err
 	}
 	f.judge(refs, &verdict)
@@ -389,6 +393,27 @@ func (n *finding) readBy(records []extent.Record, seg uint32) bool {
 		}
 	}
 	return false
+}
+
+// recall asks the catalogue for the points that damaged manifests made.
+func (f *verifier) recall(ctx context.Context, id drs.SourceServerID) error {
+	if f.opt.Catalogue == nil {
+		return nil
+	}
+	for _, n := range f.found { // no worker runs now
+		at := placeOf(n.Object)
+		if !n.PointsUnknown || at.kind != kindOfManifest || at.branch != MainBranch {
+			continue
+		}
+		point, err := f.opt.Catalogue(ctx, id, at.number)
+		if err != nil {
+			return fmt.Errorf("look up the point of manifest %d of %s: %w", at.number, id, err)
+		}
+		if point != "" {
+			n.Points, n.PointsUnknown = union([]drs.RecoverySnapshotID{point}, n.Points), false
+		}
+	}
+	return nil
 }
 
 // judge sorts the points into those that something found hurts, and the others.
