@@ -30,6 +30,12 @@ type ServerRecord struct {
 	Tags                     json.RawMessage    `json:"tags"`
 	// Ended is STOPPED or DISCONNECTED where replication was ended on purpose.
 	Ended drs.ReplicationState `json:"ended,omitempty"`
+	// LastLaunch and its result tell when the server was last drilled or recovered.
+	LastLaunch       json.RawMessage      `json:"lastLaunch,omitempty"`
+	LastLaunchResult drs.LastLaunchResult `json:"lastLaunchResult,omitempty"`
+	// StagingAccount and StagingServer are of a server that stands for one of another account.
+	StagingAccount string             `json:"stagingAccount,omitempty"`
+	StagingServer  drs.SourceServerID `json:"stagingServer,omitempty"`
 }
 
 type recordRow struct {
@@ -47,10 +53,15 @@ type recordRow struct {
 	LaunchConfiguration      string
 	Tags                     string
 	State                    string
+	LastLaunch               string
+	LastLaunchResult         string
+	StagingAccount           string
+	StagingServer            string
 }
 
 const selectRecords = `SELECT id, account, region, hardware_id, agent_version, added, first_byte, properties,
-	replication_configuration, launch_configuration, tags, json_extract(replication, '$.state') AS state
+	replication_configuration, launch_configuration, tags, json_extract(replication, '$.state') AS state,
+	last_launch, last_launch_result, staging_account, staging_server
 	FROM source_servers `
 
 // ServerRecord returns the record of one source server, or ErrAbsent.
@@ -68,6 +79,13 @@ func (r recordRow) record() ServerRecord {
 		Added: r.Added.Time(), FirstByte: r.FirstByte.Time(), Properties: json.RawMessage(r.Properties),
 		ReplicationConfiguration: json.RawMessage(r.ReplicationConfiguration),
 		LaunchConfiguration:      json.RawMessage(r.LaunchConfiguration), Tags: json.RawMessage(r.Tags),
+		StagingAccount: r.StagingAccount, StagingServer: drs.SourceServerID(r.StagingServer),
+	}
+	if r.LastLaunch != "null" {
+		out.LastLaunch = json.RawMessage(r.LastLaunch)
+	}
+	if result := drs.LastLaunchResult(r.LastLaunchResult); result != drs.LastLaunchNotStarted {
+		out.LastLaunchResult = result
 	}
 	switch state := drs.ReplicationState(r.State); state {
 	case drs.ReplicationStopped, drs.ReplicationDisconnected:
@@ -98,6 +116,9 @@ func (r ServerRecord) Server() (drs.SourceServer, error) {
 	if r.Ended != "" {
 		s.Replication.State = r.Ended
 	}
+	if r.StagingServer != "" {
+		s.Staging = drs.Staging{Account: drs.Account{ID: r.StagingAccount, Region: r.Region}, Server: r.StagingServer}
+	}
 	if _, err := drs.ParseSourceServerID(string(r.ID)); err != nil {
 		return s, fmt.Errorf("read server record: %w", err)
 	}
@@ -121,7 +142,27 @@ func (r ServerRecord) Server() (drs.SourceServer, error) {
 	if s.Tags == nil {
 		s.Tags = drs.Tags{}
 	}
-	return s, nil
+	return s, r.launched(&s)
+}
+
+// launched tells of the latest launch. The job of one that was going on is gone.
+func (r ServerRecord) launched(s *drs.SourceServer) error {
+	if len(r.LastLaunch) > 0 {
+		if err := json.Unmarshal(r.LastLaunch, &s.LifeCycle.LastLaunch); err != nil {
+			return fmt.Errorf("read server record: %w", err)
+		}
+	}
+	switch r.LastLaunchResult {
+	case "":
+	case drs.LastLaunchPending:
+		s.LastLaunchResult = drs.LastLaunchFailed
+	default:
+		s.LastLaunchResult = r.LastLaunchResult
+	}
+	if l := s.LifeCycle.LastLaunch; l != nil && (l.Status == drs.LaunchPending || l.Status == drs.LaunchInProgress) {
+		l.Status = drs.LaunchFailed
+	}
+	return nil
 }
 
 // RestoreServer makes a source server from its record. When another one of its account
@@ -143,7 +184,8 @@ func (tx Tx) RestoreServer(ctx context.Context, r ServerRecord) (drs.SourceServe
 	row := serverRow{
 		ID: string(s.ID), Account: s.Account.ID, Region: s.Account.Region, HardwareID: s.HardwareID, AgentVersion: s.AgentVersion,
 		Added: stampOf(s.LifeCycle.AddedToService), FirstByte: stampOf(s.LifeCycle.FirstByte),
-		LastLaunchResult:         string(s.LastLaunchResult),
+		LastLaunch: document[*drs.LastLaunch]{s.LifeCycle.LastLaunch}, LastLaunchResult: string(s.LastLaunchResult),
+		StagingAccount: s.Staging.Account.ID, StagingServer: string(s.Staging.Server),
 		Properties:               document[drs.SourceProperties]{s.Properties},
 		Replication:              document[drs.DataReplicationInfo]{s.Replication},
 		ReplicationConfiguration: document[drs.ReplicationConfiguration]{s.ReplicationConfiguration},
