@@ -51,7 +51,7 @@ func (v *nbdCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	access, err := c.DiskAccess(ctx)
+	access, err := c.DiskAccess(ctx, s.ID, point.ID, v.Disk)
 	if err != nil {
 		return fmt.Errorf("get access to disk %d of %s: %w", v.Disk, s.Name(), err)
 	}

@@ -13,10 +13,10 @@ import (
 )
 
 type vaultGCCommand struct {
-	Data    string         `required:"" placeholder:"DIR" type:"path" help:"The server's data directory. The work is done by its server when that runs."`
-	Server  string         `arg:"" optional:"" help:"Hostname, ID, or first part of an ID; all servers without it."`
-	Journal *time.Duration `placeholder:"TIME" help:"Keep every point for so long, 0 to 2160h, this once, in place of what the server was told: shorter drops points that it would keep. By default what the data directory says; refused while the server runs."`
-	JSON    bool           `name:"json" help:"Print the result as one JSON document."`
+	Data    string  `required:"" placeholder:"DIR" type:"path" help:"The server's data directory. The work is done by its server when that runs."`
+	Server  string  `arg:"" optional:"" help:"Hostname, ID, or first part of an ID; all servers without it."`
+	Journal *period `placeholder:"TIME" help:"Keep every point for so long, 0 to 90d, this once, in place of what the server was told: shorter drops points that it would keep. By default what the data directory says; refused while the server runs."`
+	JSON    bool    `name:"json" help:"Print the result as one JSON document."`
 }
 
 // tidied is what the verb prints of a server as JSON.
@@ -112,7 +112,7 @@ func (v *vaultGCCommand) offline(ctx context.Context) (out []tidied, err error) 
 			return nil, err
 		}
 	}
-	u, err := server.OpenUpkeep(ctx, v.Data, v.Journal)
+	u, err := server.OpenUpkeep(ctx, v.Data, v.Journal.duration())
 	if err != nil {
 		return nil, err
 	}

@@ -17,8 +17,8 @@ import (
 
 type vaultLsCommand struct {
 	vaultFlags
-	Journal *time.Duration `placeholder:"TIME" help:"For how long the server keeps every point, 0 to 2160h. By default what the data directory says; without one, 4h."`
-	Server  string         `arg:"" optional:"" help:"Hostname, ID, or first part of an ID: list its branches and points. All servers without it."`
+	Journal *period `placeholder:"TIME" help:"For how long the server keeps every point, 0 to 90d. By default what the data directory says; without one, 4h."`
+	Server  string  `arg:"" optional:"" help:"Hostname, ID, or first part of an ID: list its branches and points. All servers without it."`
 }
 
 // Run lists what is in the vault.
@@ -39,9 +39,9 @@ func (v *vaultLsCommand) Run(ctx context.Context) (err error) {
 				window = kept
 			}
 		}
-		v.Journal = &window
+		v.Journal = (*period)(&window)
 	}
-	if err := server.CheckJournal(v.Journal); err != nil {
+	if err := server.CheckJournal(v.Journal.duration()); err != nil {
 		return usageError{err}
 	}
 	if v.Server == "" {
@@ -127,7 +127,7 @@ func (v *vaultLsCommand) points(known server.Known, points []vault.PointInfo) []
 			Locked: p.LockedUntil.After(now), Pinned: len(p.Branches) > 0})
 	}
 	why := map[drs.RecoverySnapshotID]string{}
-	for _, k := range retention.FromPIT(*v.Journal, known.PITPolicy()).Decide(decide).Kept {
+	for _, k := range retention.FromPIT(time.Duration(*v.Journal), known.PITPolicy()).Decide(decide).Kept {
 		why[k.ID] = string(k.Reason)
 		if k.Reason == retention.ByRule {
 			why[k.ID] = fmt.Sprintf("one per %s for %s", show.Duration(k.Rule.Every), show.Duration(k.Rule.For))
@@ -158,7 +158,12 @@ type listedServer struct {
 	Branches []string           `json:"branches"`
 	Points   int                `json:"points"`
 	Problem  string             `json:"problem,omitempty"`
+	// BeingMade: nothing is kept of it yet, or its making or deletion was cut short.
+	BeingMade bool `json:"beingMade,omitempty"`
 }
+
+// beingMade says so of a server.
+const beingMade = "is being made right now, or its making or deletion was cut short; nothing is kept of it"
 
 func (v *vaultLsCommand) servers(ctx context.Context, open *server.OpenVault) error {
 	known, err := open.Servers(ctx)
@@ -175,7 +180,11 @@ func (v *vaultLsCommand) servers(ctx context.Context, open *server.OpenVault) er
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+		case len(points) == 0 && open.HalfMade(ctx, k.ID, err):
+			s.BeingMade = true
+		default:
 			s.Problem = err.Error()
 		}
 		s.Points = len(points)
@@ -192,6 +201,9 @@ func (v *vaultLsCommand) servers(ctx context.Context, open *server.OpenVault) er
 		for _, s := range list {
 			if s.Problem != "" {
 				p.Printf("%s: %s\n", show.Clean(s.Hostname), show.Clean(s.Problem))
+			}
+			if s.BeingMade {
+				p.Printf("%s: %s.\n", show.Clean(s.Hostname), beingMade)
 			}
 		}
 	})

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -72,7 +74,21 @@ func (v *vaultRebuildCommand) Run(ctx context.Context) error {
 			p.Printf("%s in %s/instances without a record: %s. Their disks are kept, and no table knows them. Delete those that are not needed.\n",
 				show.Count(n, "recovery instance"), done.Data, strings.Join(done.Lost, " "))
 		}
-		if done.NewDataDir {
+		if len(done.Configuration) > 0 {
+			var kinds []string
+			for _, kind := range slices.Sorted(maps.Keys(done.Configuration)) {
+				kinds = append(kinds, fmt.Sprintf("%d in %s", done.Configuration[kind], strings.ReplaceAll(kind, "_", " ")))
+			}
+			p.Printf("What was set up came back, too: %s.\n", strings.Join(kinds, ", "))
+		}
+		if done.ConfigurationProblem != "" {
+			p.Printf("Templates, recovery plans, launch actions, networks, users and webhooks did not come back: %s.\n", show.Clean(done.ConfigurationProblem))
+		}
+		if done.NewDataDir && done.SameIdentity {
+			p.Printf("The certificate authority and the access keys are those of before. Agents go on by themselves if the server listens where it did, " +
+				"under the same name or address; else start each one again with the new --server.\n")
+		}
+		if !done.SameIdentity {
 			p.Printf("The certificate authority and the access keys are new. On each protected machine, remove the agent's state directory and start the agent "+
 				"again with a fresh install token (`lifeboat env --data %s`): it becomes the source server that it was, and sends only what has changed.\n", done.Data)
 		}

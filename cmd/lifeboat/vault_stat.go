@@ -33,6 +33,7 @@ type serverStat struct {
 	Amplification float64            `json:"amplification"`
 	PointUsages   []vault.PointUsage `json:"pointUsages,omitempty"`
 	Problem       string             `json:"problem,omitempty"` // why some figures are missing
+	BeingMade     bool               `json:"beingMade,omitempty"`
 }
 
 // Run shows what the vault holds and what that takes.
@@ -66,7 +67,10 @@ func (v *vaultStatCommand) Run(ctx context.Context) (err error) {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		s := serverStat{Hostname: k.Hostname, Usage: u, Amplification: u.Amplification(), Problem: message(err)}
+		s := serverStat{Hostname: k.Hostname, Usage: u, Amplification: u.Amplification()}
+		if s.BeingMade = open.HalfMade(ctx, k.ID, err); !s.BeingMade {
+			s.Problem = message(err)
+		}
 		if v.Points && err == nil {
 			err := open.Vault.PointUsages(ctx, k.ID, func(p vault.PointUsage) error {
 				s.PointUsages = append(s.PointUsages, p)
@@ -85,8 +89,13 @@ func (v *vaultStatCommand) Run(ctx context.Context) (err error) {
 		Servers []serverStat               `json:"servers"`
 		Kinds   map[string]vault.KindUsage `json:"kinds"`
 		Scrub   *server.Scrubbed           `json:"scrub,omitempty"`
-	}{stats, total, scrub}, func(p *show.Printer) {
+		// Troubles keep a server from storing more.
+		Troubles []string `json:"troubles"`
+	}{stats, total, scrub, open.Troubles()}, func(p *show.Printer) {
 		v.print(p, stats, total)
+		for _, text := range open.Troubles() {
+			p.Printf("\nAttention: %s.\n", show.Clean(text))
+		}
 		printScrub(p, scrub)
 	})
 }
@@ -105,6 +114,9 @@ func (v *vaultStatCommand) print(p *show.Printer, stats []serverStat, total map[
 	for _, s := range stats {
 		if s.Problem != "" {
 			p.Printf("%s: %s. `lifeboat vault verify` tells what is damaged.\n", show.Clean(s.Hostname), show.Clean(s.Problem))
+		}
+		if s.BeingMade {
+			p.Printf("%s: %s.\n", show.Clean(s.Hostname), beingMade)
 		}
 	}
 	p.Printf("\n")

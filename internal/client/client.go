@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	drsapi "github.com/aws/aws-sdk-go-v2/service/drs"
+	"github.com/aws/smithy-go/logging"
 )
 
 // Client talks to one server in the name of one account.
@@ -63,6 +64,7 @@ func New(a Access) (*Client, error) {
 func FromEnvironment(ctx context.Context) (*Client, error) {
 	cfg, err := config.LoadDefaultConfig(ctx,
 		config.WithHTTPClient(patientTransport()),
+		config.WithLogger(logging.Nop{}), // what is missing is told in our own words
 		// Keys of the cloud machine that this may run on are never the right ones.
 		config.WithEC2IMDSClientEnableState(imds.ClientDisabled))
 	if err != nil {

@@ -39,8 +39,8 @@ func (a *DiskAccess) URI(server, point string, disk int, dir string) string {
 }
 
 // DiskAccess asks for a certificate of a key that never leaves this machine.
-// *Refusal when the server serves no disks over the network.
-func (c *Client) DiskAccess(ctx context.Context) (*DiskAccess, error) {
+// *Refusal when there is no such disk, and when the server serves none over the network.
+func (c *Client) DiskAccess(ctx context.Context, server, point string, disk int) (*DiskAccess, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make a key: %w", err)
@@ -53,7 +53,9 @@ func (c *Client) DiskAccess(ctx context.Context) (*DiskAccess, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a certificate request: %w", err)
 	}
-	body, err := json.Marshal(map[string]string{"certificateRequest": string(encodePEM("CERTIFICATE REQUEST", csr))})
+	body, err := json.Marshal(map[string]any{
+		"certificateRequest": string(encodePEM("CERTIFICATE REQUEST", csr)), "server": server, "point": point, "disk": disk,
+	})
 	if err != nil {
 		return nil, err
 	}

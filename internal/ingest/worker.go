@@ -5,12 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"syscall"
 	"time"
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/replication"
 	"lifeboat/internal/vault"
+	"lifeboat/internal/vault/blob"
 )
 
 // worker makes an agent's messages happen in the vault, one after the other.
@@ -396,8 +396,9 @@ func (s *session) explain(err error) *replication.Error {
 			NextStep: "restore the vault from a copy; to begin anew without the old points, remove the agent's state directory and register again"}
 	case errors.As(err, &corrupt), errors.Is(err, vault.ErrNewerFormat), errors.Is(err, vault.ErrWrongKey):
 		return &replication.Error{Code: replication.CodeDamaged, Text: "the vault's copy cannot be read: " + err.Error(), NextStep: "restore the named object from a copy of the vault"}
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return &replication.Error{Code: replication.CodeBusy, Text: "the vault is full", NextStep: "free or add space on the vault's disk; replication then goes on by itself"}
 	}
-	return &replication.Error{Code: replication.CodeBusy, Text: "the vault cannot store data now: " + err.Error(), NextStep: "see the server's log; replication goes on by itself when the cause is gone"}
+	if t := blob.TroubleOf(err); t != nil {
+		return &replication.Error{Code: replication.CodeBusy, Text: t.Text, NextStep: t.NextStep}
+	}
+	return &replication.Error{Code: replication.CodeBusy, Text: "the vault cannot store data now: " + blob.Short(err.Error(), 500), NextStep: "see the server's log; replication goes on by itself when the cause is gone"}
 }

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"syscall"
 
 	"lifeboat/internal/db"
 	"lifeboat/internal/drs"
 	"lifeboat/internal/vault"
+	"lifeboat/internal/vault/blob"
 )
 
 // runJob carries a job to its end, from wherever an earlier run left it. An
@@ -167,6 +169,9 @@ func (r serverRun) lastLaunch(status drs.LaunchStatus) *drs.LastLaunch {
 // what to do.
 func explain(err error) string {
 	var corrupt *vault.CorruptError
+	if t := blob.TroubleOf(err); t != nil {
+		return fmt.Sprintf("%s: %s.", sentence(t.Text), t.NextStep)
+	}
 	switch {
 	case errors.As(err, &corrupt):
 		return fmt.Sprintf("%v. The vault holds a damaged object; recover from another point (`lifeboat points` lists them).", err)
@@ -175,5 +180,11 @@ func explain(err error) string {
 	case errors.Is(err, vault.ErrWrongKey):
 		return fmt.Sprintf("%v. Restore the master key that the vault was written with.", err)
 	}
-	return err.Error()
+	return blob.Short(err.Error(), maxRawError)
 }
+
+// maxRawError bounds what the API tells of an error, in bytes; the server's log has all of it.
+const maxRawError = 1000
+
+// sentence begins a text with a capital letter.
+func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] }

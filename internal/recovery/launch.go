@@ -235,6 +235,9 @@ func (r serverRun) boot(ctx context.Context, server drs.SourceServer, instance d
 	if err != nil {
 		return failed(drs.EventLaunchFailed, err)
 	}
+	if len(r.job.Servers) > 0 && r.job.Servers[0].SourceServer != r.part.SourceServer {
+		note = "" // it is about the host, and the first server's line tells it
+	}
 	runs, aside, err := r.actions(ctx, server)
 	if err != nil {
 		return nil, err

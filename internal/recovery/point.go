@@ -45,7 +45,7 @@ func (r serverRun) choosePoint(ctx context.Context) (point drs.RecoveryPoint, fa
 	if failed == nil {
 		return point, nil, r.log(ctx, drs.JobLogItem{Event: drs.EventSnapshotEnd, Note: describe(point)})
 	}
-	if err := r.log(ctx, drs.JobLogItem{Event: drs.EventSnapshotFail, RawError: failed.Error()}); err != nil {
+	if err := r.log(ctx, drs.JobLogItem{Event: drs.EventSnapshotFail, RawError: explain(failed)}); err != nil {
 		return point, nil, err
 	}
 	point, failed = s.DB.LatestPoint(ctx, server)

@@ -51,7 +51,7 @@ func (s *running) vaultOptions(store vaultStore) (vault.Options, error) {
 		size = DefaultCacheSize
 	}
 	var err error
-	s.cache, err = cached.Open(s.dir.file(cacheDir), size, store, s.Log.With("wing", "vault"))
+	s.cache, err = cached.Open(s.dir.file(cacheDir), size, s.watch, s.Log.With("wing", "vault"))
 	opt.Segments = s.cache
 	return opt, err
 }

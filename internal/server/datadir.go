@@ -36,6 +36,8 @@ type DataDir struct {
 	keys   *vault.KeyFile
 	master []byte
 	lock   *os.File // nil when only read
+	// restored: its secrets are those of an installation before.
+	restored bool
 }
 
 // Settings are what the first start fixes for good, and what the latest one was told.
@@ -294,16 +296,17 @@ func createDataDir(ctx context.Context, path string, first Settings) (err error)
 	return d.writeSettings()
 }
 
-// createSecrets makes what a directory with a master key needs besides.
+// createSecrets makes what a directory with a master key needs besides, and was not
+// restored.
 func (d *DataDir) createSecrets(ctx context.Context) error {
 	d.Settings.Installation = rand.Text()
 	if err := d.readMaster(ctx); err != nil {
 		return err
 	}
-	if _, err := iam.CreateAuthority(d.Path); err != nil {
+	if _, err := iam.CreateAuthority(d.Path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make the certificate authority: %w", err)
 	}
-	if _, err := iam.CreateAdminKey(d.file(adminKeyFile), d.master, d.Account()); err != nil {
+	if _, err := iam.CreateAdminKey(d.file(adminKeyFile), d.master, d.Account()); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make the admin access key: %w", err)
 	}
 	return os.Mkdir(d.file(instancesDir), 0o700)

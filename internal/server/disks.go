@@ -88,9 +88,12 @@ func (s *running) mayRead(ctx context.Context, r iam.Reader) error {
 // diskAccess gives whoever signed the request a certificate with which to read
 // the disks of the account's recovery points for a while.
 //
-//	POST /lifeboat/v1/disk-access {"certificateRequest": "-----BEGIN …"}
+// Who names a disk learns at once when there is none.
+//
+//	POST /lifeboat/v1/disk-access {"certificateRequest": "-----BEGIN …", "server": "s-…", "point": "pit-…", "disk": 0}
 type diskAccess struct {
 	authority *iam.Authority
+	check     func(context.Context, drs.Account, drs.SourceServerID, drs.RecoverySnapshotID, int) error
 	listener  net.Listener // nil: disks are not served
 	log       *slog.Logger
 }
@@ -123,10 +126,18 @@ func (h *diskAccess) grant(r *http.Request) (g granted, err error) {
 		return g, drs.Conflict("", "", "This server serves no disks over the network: start it with --nbd-listen HOST:PORT, or use `lifeboat export`.")
 	}
 	var asked struct {
-		CertificateRequest string `json:"certificateRequest"`
+		CertificateRequest string                 `json:"certificateRequest"`
+		Server             drs.SourceServerID     `json:"server"`
+		Point              drs.RecoverySnapshotID `json:"point"`
+		Disk               int                    `json:"disk"`
 	}
 	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
 		return g, drs.Invalid("body", "The body is no JSON document with a certificateRequest: %v.", err)
+	}
+	if asked.Server != "" {
+		if err := h.check(r.Context(), account, asked.Server, asked.Point, asked.Disk); err != nil {
+			return g, err
+		}
 	}
 	certificate, expires, err := h.authority.IssueReader([]byte(asked.CertificateRequest), key, iam.ReaderCertificateLife)
 	if errors.Is(err, iam.ErrBadRequest) {

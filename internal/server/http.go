@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -49,14 +50,21 @@ func (s *running) handler() http.Handler {
 	})
 }
 
-// ready tells whether requests and agents can be served: the database answers.
+// ready tells whether requests and agents can be served: the database answers, and the
+// vault can be read. A vault that is only full or read-only is a hint: machines can
+// still be recovered out of it.
 func (s *running) ready(w http.ResponseWriter, r *http.Request) {
 	if _, err := s.db.Initialized(r.Context(), s.dir.Account()); err != nil {
 		s.Log.Warn("not ready", "err", err)
 		answer(w, http.StatusServiceUnavailable, err)
 		return
 	}
-	answer(w, http.StatusOK, nil, s.scrubber.hints()...)
+	troubles, away := s.watch.troubles()
+	if away {
+		answer(w, http.StatusServiceUnavailable, errors.New(troubles[0]), append(troubles[1:], s.scrubber.hints()...)...)
+		return
+	}
+	answer(w, http.StatusOK, nil, append(troubles, s.scrubber.hints()...)...)
 }
 
 // answer tells how it stands; hints are what should be looked at although all is well.

@@ -18,7 +18,7 @@ const DefaultJournal time.Duration = retention.DefaultJournal
 // CheckJournal refuses a window that cannot be meant; nil: none was named.
 func CheckJournal(journal *time.Duration) error {
 	if journal != nil && (*journal < 0 || *journal > maxJournal) {
-		return fmt.Errorf("--journal %s: want 0 to %s", *journal, maxJournal)
+		return fmt.Errorf("--journal %s: want 0 to %d days (%s)", *journal, maxJournal/(24*time.Hour), maxJournal)
 	}
 	return nil
 }

@@ -110,6 +110,9 @@ func RotateKey(ctx context.Context, data string) (r Rotation, err error) {
 	} else {
 		r.Resumed = true
 	}
+	if err := d.rewrapInstallation(ctx, store); err != nil {
+		return r, err
+	}
 	if _, err := vault.Retire(ctx, store, d.keys); err != nil {
 		return r, err
 	}

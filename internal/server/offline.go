@@ -30,6 +30,7 @@ type OpenVault struct {
 	Keys  vault.KeyWrapper // nil without a key
 	Vault *vault.Vault     // nil without a key
 	Dir   *DataDir         // nil without a data directory
+	place string           // of a vault in a directory
 }
 
 // Open opens it.
@@ -69,6 +70,9 @@ func (a VaultAccess) Open(ctx context.Context) (o *OpenVault, err error) {
 	if o.Store, err = d.readStore(ctx); err != nil {
 		return nil, err
 	}
+	if !d.vaultInBucket() {
+		o.place = d.vaultPath()
+	}
 	if a.NoKey {
 		return o, nil
 	}
@@ -103,6 +107,29 @@ func (o *OpenVault) Close() error {
 		return errors.Join(o.Vault.Close(), o.Store.Close())
 	}
 	return o.Store.Close()
+}
+
+// HalfMade tells whether err, which the vault gave about a server, only means that the
+// server is being made right now, or that its making or deletion was cut short:
+// nothing is kept of it, and nothing is lost.
+func (o *OpenVault) HalfMade(ctx context.Context, id drs.SourceServerID, err error) bool {
+	if !errors.Is(err, vault.ErrAbsent) {
+		return false
+	}
+	segments, err := o.Store.List(ctx, "servers/"+string(id)+"/segments/")
+	return err == nil && len(segments) == 0
+}
+
+// Troubles says in plain words what keeps a server from storing more in the vault,
+// as far as it can be seen from here: the bucket's are known to the server, at /readyz.
+func (o *OpenVault) Troubles() []string {
+	if o.place == "" {
+		return []string{}
+	}
+	if text := scarceSpace(o.place); text != "" {
+		return []string{text}
+	}
+	return []string{}
 }
 
 // Known is a server of a vault with what its record tells. One without a record

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"lifeboat/internal/db"
@@ -39,6 +38,12 @@ type Rebuilt struct {
 	SetAside   string          `json:"setAside,omitempty"` // where the database before lies
 	Before     *vault.Owner    `json:"before,omitempty"`   // whose vault it was, when another's
 	Servers    []RebuiltServer `json:"servers"`
+	// Configuration counts what came back of each table; ConfigurationProblem tells why
+	// nothing did.
+	Configuration        map[string]int `json:"configuration"`
+	ConfigurationProblem string         `json:"configurationProblem,omitempty"`
+	// SameIdentity: the certificate authority and the admin's access key are those of before.
+	SameIdentity bool `json:"sameIdentity"`
 	// Instances came back, as their disks are in the data directory; of those in Lost
 	// there are disks, too, but no record.
 	Instances []string `json:"instances"`
@@ -66,7 +71,8 @@ func (r Rebuild) Run(ctx context.Context) (out Rebuilt, err error) {
 		return out, err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	out = Rebuilt{Data: d.Path, NewDataDir: r.MasterKey != "", Servers: []RebuiltServer{}, Instances: []string{}, Lost: []string{}}
+	out = Rebuilt{Data: d.Path, NewDataDir: r.MasterKey != "", Servers: []RebuiltServer{}, Configuration: map[string]int{}, Instances: []string{}, Lost: []string{}}
+	out.SameIdentity = !out.NewDataDir || d.restored
 
 	if out.SetAside, err = r.whereAside(ctx, d); err != nil {
 		return out, err
@@ -104,133 +110,6 @@ func (r Rebuild) Run(ctx context.Context) (out Rebuilt, err error) {
 	return out, d.writeSettings()
 }
 
-// open opens the data directory, or begins a new one around a master key.
-func (r Rebuild) open(ctx context.Context) (*DataDir, error) {
-	path, err := filepath.Abs(r.Data)
-	if err != nil {
-		return nil, err
-	}
-	if r.MasterKey == "" {
-		for flag, value := range map[string]string{"--vault": r.Vault, "--db": r.DB, "--account": r.Account, "--region": r.Region} {
-			if value != "" {
-				return nil, fmt.Errorf("%s is of use only with --master-key, to make a new data directory", flag)
-			}
-		}
-		d, err := lockDataDir(path)
-		if err != nil {
-			return nil, fmt.Errorf("%w. When the data directory is lost, name a new one and give --master-key FILE and --vault LOCATION", err)
-		}
-		return d, nil
-	}
-	return r.begin(ctx, path)
-}
-
-// begin makes a new data directory, all but its settings and database.
-func (r Rebuild) begin(ctx context.Context, path string) (d *DataDir, err error) {
-	keys, err := vault.LoadKeyFile(r.MasterKey)
-	if err != nil {
-		return nil, err
-	}
-	config := Config{Data: path, Vault: r.Vault, DB: r.DB, Account: r.Account, Region: r.Region}
-	if err := config.Check(); err != nil {
-		return nil, err
-	}
-	first, err := config.first()
-	if err != nil {
-		return nil, err
-	}
-	d = &DataDir{Path: path, Settings: first, keys: keys}
-	d.Settings.Format, d.Settings.Created = settingsFormat, time.Now().UTC()
-	if err := d.onlyVaultThere(); err != nil {
-		return nil, err
-	}
-	if err := d.accountFromVault(ctx, r); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, fmt.Errorf("make data directory: %w", err)
-	}
-	if err := d.takeLock(); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("make data directory %s: %w", path, err), d.Close())
-		}
-	}()
-	raw, err := os.ReadFile(r.MasterKey)
-	if err != nil {
-		return nil, err
-	}
-	if err := (durable.Files{}).CreateFile("copy master key", d.file(masterKeyFile), raw, 0o600); err != nil {
-		return nil, err
-	}
-	return d, d.createSecrets(ctx)
-}
-
-// onlyVaultThere refuses a directory that holds anything but, maybe, the vault.
-func (d *DataDir) onlyVaultThere() error {
-	entries, err := os.ReadDir(d.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look into data directory: %w", err)
-	}
-	for _, e := range entries {
-		if e.Name() != "lost+found" && d.file(e.Name()) != d.vaultPath() {
-			return fmt.Errorf("%s is not empty (%s): with --master-key a new data directory is made; name an empty one, "+
-				"or leave the flag out if this one is a data directory whose database is lost", d.Path, e.Name())
-		}
-	}
-	return nil
-}
-
-// accountFromVault finds out whose servers the vault keeps, unless that was said.
-func (d *DataDir) accountFromVault(ctx context.Context, r Rebuild) (err error) {
-	if d.Settings.Account != "" && r.Region != "" {
-		return nil
-	}
-	store, err := d.openStore(ctx)
-	if err != nil {
-		return fmt.Errorf("%w. Name the place of the vault with --vault", err)
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	v, err := vault.Open(ctx, store, d.keys, vault.Options{ReadOnly: true})
-	if err != nil {
-		return fmt.Errorf("open the vault %s with %s: %w", d.Settings.Vault, r.MasterKey, err)
-	}
-	defer func() { err = errors.Join(err, v.Close()) }()
-	servers, err := v.Servers(ctx)
-	if err != nil {
-		return err
-	}
-	count := map[drs.Account]int{}
-	for _, id := range servers {
-		if record, err := readRecord(ctx, v, id); err == nil {
-			count[drs.Account{ID: record.Account, Region: record.Region}]++
-		}
-	}
-	best := drs.Account{}
-	for account, n := range count {
-		if best.ID == "" || n > count[best] || n == count[best] && account.ID < best.ID {
-			best = account
-		}
-	}
-	switch {
-	case best.ID != "":
-		if d.Settings.Account == "" {
-			d.Settings.Account = best.ID
-		}
-		if r.Region == "" {
-			d.Settings.Region = best.Region
-		}
-	case d.Settings.Account == "":
-		d.Settings.Account, err = randomAccount()
-	}
-	return err
-}
-
 func readRecord(ctx context.Context, v *vault.Vault, id drs.SourceServerID) (db.ServerRecord, error) {
 	text, err := v.Record(ctx, id)
 	if err != nil {
@@ -259,41 +138,10 @@ func (r Rebuild) whereAside(ctx context.Context, d *DataDir) (string, error) {
 		}
 		if !r.Replace {
 			return "", fmt.Errorf("the database %s is whole: nothing needs to be rebuilt. To make it anew all the same, and lose what only it knows "+
-				"(jobs, instances, recovery plans, access keys), give --replace-database; it is set aside, not deleted", path)
+				"(jobs and their logs, changes of the last seconds), give --replace-database; it is set aside, not deleted", path)
 		}
 	}
 	return path + ".before-" + time.Now().UTC().Format("20060102T150405Z"), nil
-}
-
-// mayTake looks whose vault it is.
-func (r Rebuild) mayTake(ctx context.Context, d *DataDir, v *vault.Vault, out *Rebuilt) error {
-	owner, err := v.CurrentOwner(ctx)
-	switch {
-	case errors.Is(err, vault.ErrAbsent):
-		return nil
-	case err != nil:
-		if out.NewDataDir {
-			r.Log.Warn("whose vault it was cannot be read", "err", err)
-			return nil
-		}
-		return err
-	case owner.Installation == d.Settings.Installation:
-		return nil
-	case !out.NewDataDir:
-		return &vault.OwnedError{Owner: owner}
-	}
-	out.Before = &owner
-	return nil
-}
-
-// takeOver signs the vault, which ends a server that still runs on it.
-func (r Rebuild) takeOver(ctx context.Context, d *DataDir, store vaultStore) error {
-	v, err := vault.Open(ctx, store, d.keys, vault.Options{})
-	if err != nil {
-		return err
-	}
-	_, err = v.Own(ctx, d.owner(), true)
-	return errors.Join(err, v.Close())
 }
 
 // fill makes a database of what the vault tells.
@@ -352,6 +200,9 @@ func (r Rebuild) fill(ctx context.Context, d *DataDir, v *vault.Vault, path stri
 		}
 		out.Servers = append(out.Servers, server)
 	}
+	if err := r.restoreConfiguration(ctx, d, v, database, out); err != nil {
+		return err
+	}
 	if out.Instances, out.Lost, err = restoreInstances(ctx, d, database); err != nil {
 		return err
 	}
@@ -363,6 +214,44 @@ func (r Rebuild) fill(ctx context.Context, d *DataDir, v *vault.Vault, path stri
 		}
 	}
 	return nil
+}
+
+// restoreConfiguration brings back what people have set up. When that cannot be, the
+// machines come back all the same, and what the vault has is laid beside the database.
+func (r Rebuild) restoreConfiguration(ctx context.Context, d *DataDir, v *vault.Vault, database *db.DB, out *Rebuilt) error {
+	document, err := v.OwnRecord(ctx)
+	if errors.Is(err, vault.ErrAbsent) {
+		out.ConfigurationProblem = "the vault keeps none: it was written by an earlier version"
+		return nil
+	}
+	var in installation
+	if err == nil {
+		in, err = decodeInstallation(document)
+	}
+	if err == nil {
+		err = database.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return tx.RestoreConfiguration(ctx, in.Configuration) })
+	}
+	switch {
+	case err == nil:
+		for table, rows := range in.Configuration.Tables {
+			if len(rows) > 0 {
+				out.Configuration[table] = len(rows)
+			}
+		}
+		if n := len(in.Configuration.Extended); n > 0 {
+			out.Configuration["extended_source_servers"] = n
+		}
+		return nil
+	case errors.Is(err, db.ErrNewerConfiguration) || ctx.Err() != nil:
+		return err
+	}
+	out.ConfigurationProblem = err.Error()
+	if document == nil {
+		return nil
+	}
+	beside := d.databasePath() + ".configuration-not-restored.json.gz"
+	out.ConfigurationProblem += "; what the vault keeps of it lies in " + beside
+	return durable.Files{}.WriteFile("keep the configuration", beside, document, 0o600)
 }
 
 // placeholder makes up a record from what the data itself tells.
@@ -395,43 +284,6 @@ func (r Rebuild) placeholder(ctx context.Context, d *DataDir, v *vault.Vault, id
 	record.LaunchConfiguration = encode(drs.DefaultLaunchConfiguration(id))
 	record.Tags = encode(drs.Tags{})
 	return record, errors.Join(errs...)
-}
-
-// databaseFiles are what SQLite keeps beside a database.
-func databaseFiles(path string) []string { return []string{path, path + "-wal", path + "-shm"} }
-
-func removeDatabase(path string) error {
-	var errs []error
-	for _, file := range databaseFiles(path) {
-		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// place gives a complete database its name, after what has it was set aside.
-func place(temp, path, aside string) error {
-	var files durable.Files
-	if aside != "" {
-		old, to := databaseFiles(path), databaseFiles(aside)
-		for i := range slices.Backward(old) { // the database itself goes last: without it there is none
-			if err := os.Rename(old[i], to[i]); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("set the database aside: %w", err)
-			}
-		}
-	}
-	f, err := os.OpenFile(temp, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(files.Sync("rebuild: sync database", f), f.Close()); err != nil {
-		return err
-	}
-	if err := files.Rename("rebuild: place database", temp, path); err != nil {
-		return err
-	}
-	return files.SyncDir("rebuild: sync directory", filepath.Dir(path))
 }
 
 // restoreInstances brings back the instances whose disks, and a record of them, are in

@@ -53,6 +53,7 @@ type running struct {
 	journal      time.Duration
 	db           *db.DB
 	store        vaultStore
+	watch        *storeWatch   // what store is read and written by
 	cache        *cached.Cache // of a store that is far; nil: there is none
 	vault        *vault.Vault
 	recorder     *recorder
@@ -174,6 +175,8 @@ func (s *running) run(ctx context.Context) (err error) {
 	group.Go(func() error { shrink(ctx); return nil })
 	group.Go(func() error { return s.keepOwnership(ctx) })
 	group.Go(func() error { return s.recorder.run(ctx) })
+	keeper := &installationKeeper{dir: s.dir, db: s.db, vault: s.vault, log: s.Log.With("wing", "vault")}
+	group.Go(func() error { return keeper.run(ctx) })
 	group.Go(func() error { return s.scrubber.run(ctx) })
 	group.Go(func() error { return s.certificates.Run(ctx) })
 	group.Go(func() error { return s.audit.Run(ctx) })
@@ -232,7 +235,10 @@ func (s *running) openStores(ctx context.Context) (err error) {
 			err = errors.Join(err, store.Close())
 		}
 	}()
-	s.store = store
+	s.store, s.watch = store, watchStore(store, "")
+	if !s.dir.vaultInBucket() {
+		s.watch.path = s.dir.vaultPath()
+	}
 	opt, err := s.vaultOptions(store)
 	if err != nil {
 		return err
@@ -242,7 +248,7 @@ func (s *running) openStores(ctx context.Context) (err error) {
 			err = errors.Join(err, s.cache.Close())
 		}
 	}()
-	if s.vault, err = vault.Open(ctx, store, s.dir.keys, opt); err != nil {
+	if s.vault, err = vault.Open(ctx, s.watch, s.dir.keys, opt); err != nil {
 		return fmt.Errorf("open the vault %s: %w", s.dir.Settings.Vault, s.dir.explainKey(ctx, store, err))
 	}
 	defer func() {
@@ -343,7 +349,7 @@ func (s *running) wire(ctx context.Context, replication string) (err error) {
 		return err
 	}
 	s.recovery, err = recovery.New(ctx, recovery.Config{
-		DB: s.db, Vault: s.vault, Points: s.ingest, Machines: s.machines, Host: host,
+		DB: s.db, Vault: s.vault, Points: pointTaker{s.ingest, s.watch}, Machines: s.machines, Host: host,
 		Dir: s.dir.file(instancesDir), Socket: s.dir.file("disks.sock"),
 		LogKey: func(id drs.RecoveryInstanceID) ([]byte, error) { return s.dir.key("branch log " + string(id)) },
 
@@ -372,7 +378,7 @@ func (s *running) wire(ctx context.Context, replication string) (err error) {
 	s.templates = s.gate.signed(onNetwork("GetSourceNetworkTemplate"), templateHandler(s.db, s.Log.With("wing", "api")))
 	s.vaultWork = s.gate.signed(onVault, vaultHandler(s.upkeep, s.db, s.Log.With("wing", "vault")))
 	s.instances = s.gate.signed(onInstance, instanceHandler(s.recovery, s.Log.With("wing", "api")))
-	access := &diskAccess{authority: s.dir.Authority, log: s.Log.With("wing", "api")}
+	access := &diskAccess{authority: s.dir.Authority, check: export.Check(export.FromVault(s.vault), s.db), log: s.Log.With("wing", "api")}
 	if s.disks != nil {
 		access.listener = s.disks.listener
 	}

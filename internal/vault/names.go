@@ -20,12 +20,14 @@ import (
 //	servers/<server>/records/<number>.record               what the tables know of the server; likewise
 //	servers/<server>/traces/<number>.trace                 what its machine read when it booted (derived); likewise
 //	owners/<number>.owner                                  whose vault it is; likewise
+//	records/<number>.record                                what the tables know besides servers; likewise
 //
 // Numbers are 16 hexadecimal digits, so that they sort.
 const (
 	rootFolder   = "root/"
 	keysFolder   = "keys/"
 	ownersFolder = "owners/"
+	ownRecords   = "records/" // of the vault as a whole
 )
 
 func rootName(number uint64) string { return fmt.Sprintf("%s%016x.root", rootFolder, number) }

@@ -46,6 +46,33 @@ func (v *Vault) Record(ctx context.Context, server drs.SourceServerID) ([]byte, 
 	return document, nil
 }
 
+// maxOwnRecord bounds the record of the vault as a whole, in bytes.
+const maxOwnRecord = 64 << 20
+
+// PutOwnRecord keeps a document that is about no single server, like PutRecord.
+func (v *Vault) PutOwnRecord(ctx context.Context, document []byte) error {
+	if len(document) > maxOwnRecord {
+		return fmt.Errorf("put the vault's record: %d bytes, want at most %d", len(document), maxOwnRecord)
+	}
+	if err := v.ownRecords().put(ctx, document); err != nil {
+		return fmt.Errorf("put the vault's record: %w", err)
+	}
+	return nil
+}
+
+// OwnRecord returns the newest such document. ErrAbsent: there is none.
+func (v *Vault) OwnRecord(ctx context.Context) ([]byte, error) {
+	document, _, err := v.ownRecords().newest(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the vault's record: %w", err)
+	}
+	return document, nil
+}
+
+func (v *Vault) ownRecords() documents {
+	return v.documents(ownRecords, ".record", envelope.Record, "", v.own)
+}
+
 // documents are sealed objects of one folder of which the newest counts.
 type documents struct {
 	v              *Vault

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lifeboat/internal/vault"
+	"lifeboat/internal/vault/blob"
 	"lifeboat/internal/vault/blob/blobtest"
 )
 
@@ -65,6 +66,49 @@ func TestRecordsKeepTheNewest(t *testing.T) {
 		t.Errorf("record of a server that is not there: %v", err)
 	}
 	if report, err := vault.Verify(ctxOf, store, keys, vault.Options{}, vault.VerifyOptions{}); err != nil || report.UnknownCount > 0 || len(report.Damages) != 1 {
+		t.Errorf("verify: %+v, %v", report, err)
+	}
+}
+
+// The record of the vault as a whole is another thing than those of servers, and can be
+// read after a change of the master key.
+func TestOwnRecord(t *testing.T) {
+	store, keys := blobtest.NewMem(), newKey(t)
+	v := newVault(t, store, keys, vault.Options{})
+	if _, err := v.OwnRecord(ctxOf); !errors.Is(err, vault.ErrAbsent) {
+		t.Errorf("no record yet: %v", err)
+	}
+	for i := range 4 {
+		if err := errors.Join(v.PutOwnRecord(ctxOf, []byte{'w', byte(i)}), v.PutRecord(ctxOf, server, []byte{'s', byte(i)})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := newKey(t)
+	must(vault.Rewrap(ctxOf, store, keys, next))(t)
+	must(vault.Retire(ctxOf, store, next))(t)
+	again := must(vault.Open(ctxOf, store, next, vault.Options{ReadOnly: true}))(t)
+	defer again.Close()
+	if got := must(again.OwnRecord(ctxOf))(t); !bytes.Equal(got, []byte{'w', 3}) {
+		t.Errorf("record %q", got)
+	}
+	if got := must(again.Record(ctxOf, server))(t); !bytes.Equal(got, []byte{'s', 3}) {
+		t.Errorf("record of the server %q", got)
+	}
+	if err := again.PutOwnRecord(ctxOf, []byte("x")); !errors.Is(err, blob.ErrReadOnly) {
+		t.Errorf("put into a vault that is only read: %v", err)
+	}
+	if err := v.PutOwnRecord(ctxOf, make([]byte, 65<<20)); err == nil {
+		t.Error("a record of 65 MiB was taken")
+	}
+	newest := "records/0000000000000004.record"
+	damaged := store.Bytes(newest)
+	damaged[len(damaged)-6] ^= 1
+	store.Replace(newest, damaged)
+	if got := must(again.OwnRecord(ctxOf))(t); !bytes.Equal(got, []byte{'w', 2}) {
+		t.Errorf("record before the damaged one: %q", got)
+	}
+	report, err := vault.Verify(ctxOf, store, next, vault.Options{}, vault.VerifyOptions{})
+	if err != nil || report.UnknownCount > 0 || len(report.Damages) != 1 || report.Damages[0].Object != newest {
 		t.Errorf("verify: %+v, %v", report, err)
 	}
 }

@@ -105,7 +105,7 @@ func placeOf(name string) place {
 			p.branch = parts[3]
 		}
 	case kindOfRecord:
-		known = inServer("records", 4) && p.number > 0
+		known = (inServer("records", 4) || len(parts) == 2 && parts[0] == "records") && p.number > 0
 	case kindOfTrace:
 		known = inServer("traces", 4) && p.number > 0
 	case kindOfOwner:

@@ -88,6 +88,19 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) {
 	log.Info("exported disk", "bytes", bytes)
 }
 
+// Check returns what tells whether an account has a disk: nil, or a *drs.Error that
+// says which there are.
+func Check(open OpenDisk, servers Servers) func(context.Context, drs.Account, drs.SourceServerID, drs.RecoverySnapshotID, int) error {
+	h := &handler{open: open, servers: servers}
+	return func(ctx context.Context, account drs.Account, server drs.SourceServerID, point drs.RecoverySnapshotID, n int) error {
+		disk, err := h.find(ctx, account, target{server, point, n})
+		if err != nil {
+			return err
+		}
+		return disk.Close()
+	}
+}
+
 // target is what a request names.
 type target struct {
 	server drs.SourceServerID

@@ -8,10 +8,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/smithy-go/logging"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 )
 
@@ -24,7 +26,8 @@ type awsKeys struct {
 var _ credentials.Provider = awsKeys{}
 
 func findKeys(ctx context.Context, profile string) (awsKeys, error) {
-	var options []func(*config.LoadOptions) error
+	// What is missing is told in our own words, by check.
+	options := []func(*config.LoadOptions) error{config.WithLogger(logging.Nop{})}
 	if profile != "" {
 		options = append(options, config.WithSharedConfigProfile(profile))
 	}
@@ -38,6 +41,10 @@ func findKeys(ctx context.Context, profile string) (awsKeys, error) {
 // check makes sure that there are keys, before a request is signed with none.
 func (k awsKeys) check(ctx context.Context) (source string, err error) {
 	keys, err := k.provider.Retrieve(ctx)
+	if err != nil && strings.Contains(err.Error(), "EC2 IMDS") { // the last place of all, where few machines have any
+		return "", fmt.Errorf("%w: none found in the environment, in ~/.aws or in a role of this machine: set AWS_ACCESS_KEY_ID and "+
+			"AWS_SECRET_ACCESS_KEY for each start of the server, or write them to ~/.aws/credentials", ErrCredentials)
+	}
 	if err != nil {
 		return "", fmt.Errorf("%w: none found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for each start of the server, "+
 			"or write them to ~/.aws/credentials (%w)", ErrCredentials, err)

@@ -14,11 +14,9 @@ import (
 )
 
 var (
-	// ErrCredentials: the store does not accept the keys, or there are none.
-	ErrCredentials = errors.New("credentials for the store")
-	// ErrUnreachable: the store did not answer, or said that it is unwell. What it
-	// holds is not in question; try again.
-	ErrUnreachable = errors.New("the store cannot be reached or is overloaded: it is asked again with the next operation")
+	// ErrCredentials and ErrUnreachable are the blob package's.
+	ErrCredentials = blob.ErrCredentials
+	ErrUnreachable = blob.ErrUnreachable
 	// ErrCannotFence: two writers could both believe to have created one object.
 	ErrCannotFence = errors.New("the store does not keep what a vault relies on: use one that honours If-None-Match on PutObject " +
 		"(Amazon S3, MinIO, Ceph, versitygw), or keep the vault in a directory with --vault file:DIR")
@@ -86,7 +84,7 @@ var errDenied = errors.New("the store denies access: allow these credentials to 
 func answerText(a minio.ErrorResponse) string {
 	text := fmt.Sprintf("%d %s", a.StatusCode, a.Code)
 	if a.Message != "" {
-		text += ": " + a.Message
+		text += ": " + blob.Short(a.Message, 200)
 	}
 	return text
 }
