@@ -169,13 +169,14 @@ func (r serverRun) lastLaunch(status drs.LaunchStatus) *drs.LastLaunch {
 // what to do.
 func explain(err error) string {
 	var corrupt *vault.CorruptError
-	if t := blob.TroubleOf(err); t != nil {
+	ownDisk := errors.Is(err, syscall.ENOSPC) && !errors.Is(err, blob.ErrNoSpace) // not the vault's
+	if t := blob.TroubleOf(err); t != nil && !ownDisk {
 		return fmt.Sprintf("%s: %s.", sentence(t.Text), t.NextStep)
 	}
 	switch {
 	case errors.As(err, &corrupt):
 		return fmt.Sprintf("%v. The vault holds a damaged object; recover from another point (`lifeboat points` lists them).", err)
-	case errors.Is(err, syscall.ENOSPC):
+	case ownDisk:
 		return fmt.Sprintf("%v. Free space in the server's data directory and start the recovery again.", err)
 	case errors.Is(err, vault.ErrWrongKey):
 		return fmt.Sprintf("%v. Restore the master key that the vault was written with.", err)

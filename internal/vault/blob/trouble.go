@@ -29,9 +29,9 @@ func TroubleOf(err error) *Trouble {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled):
 		return nil
-	case errors.Is(err, ErrNoSpace):
+	case errors.Is(err, ErrNoSpace), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return &Trouble{Text: "the vault is full", NextStep: "free or add space where the vault lies; replication then goes on by itself"}
-	case errors.Is(err, ErrReadOnly):
+	case errors.Is(err, ErrReadOnly), errors.Is(err, syscall.EROFS):
 		return &Trouble{
 			Text:     "the vault is read-only" + detail(err, ErrReadOnly),
 			NextStep: "make its place writable again (mount, owner and mode of the directory; policy and keys of the bucket); replication then goes on by itself",
