@@ -135,7 +135,7 @@ func (h *diskAccess) grant(r *http.Request) (g granted, err error) {
 		return g, drs.Invalid("body", "The body is no JSON document with a certificateRequest: %v.", err)
 	}
 	if asked.Server != "" {
-		if err := h.check(r.Context(), account, asked.Server, asked.Point, asked.Disk); err != nil {
+		if err := h.check(r.Context(), key.Account, asked.Server, asked.Point, asked.Disk); err != nil {
 			return g, err
 		}
 	}
