@@ -15,6 +15,7 @@ import (
 	"lifeboat/internal/recovery/convert"
 	"lifeboat/internal/source/agent"
 	"lifeboat/internal/source/blocktrack/ebpf"
+	"lifeboat/internal/source/blocktrack/qemu"
 	"lifeboat/internal/source/freeze"
 	"lifeboat/internal/source/inventory"
 	"lifeboat/internal/source/service"
@@ -42,10 +43,11 @@ type protectCommand struct {
 
 // agentFlags are what the agent and its installation have in common.
 type agentFlags struct {
-	Tracker string        `default:"auto" enum:"auto,scan,ebpf,qemu" help:"How changed blocks are found: ebpf (the kernel marks writes to block devices), scan (all is read and compared), qemu (QEMU tells what its machine wrote, see --qmp), or auto: qemu with --qmp, else ebpf where it works."`
-	QMP     string        `name:"qmp" placeholder:"SOCKET" help:"With --tracker qemu: the machine to protect, by a QMP socket that nobody else uses (qemu-system-... -qmp unix:SOCKET,server=on,wait=off). Nothing runs in the guest."`
-	Scratch string        `placeholder:"DIR" help:"With --qmp: folder in which QEMU keeps what the guest overwrites while it is read; that of the socket by default. 256 MiB must be free."`
-	Epoch   time.Duration `placeholder:"5s" help:"Spacing of recovery points; the server's choice by default."`
+	Tracker    string        `default:"auto" enum:"auto,scan,ebpf,qemu" help:"How changed blocks are found: ebpf (the kernel marks writes to block devices), scan (all is read and compared), qemu (QEMU tells what its machine wrote, see --qmp), or auto: qemu with --qmp, else ebpf where it works."`
+	QMP        string        `name:"qmp" placeholder:"SOCKET" help:"With --tracker qemu: the machine to protect, by a QMP socket that nobody else uses (qemu-system-... -qmp unix:SOCKET,server=on,wait=off). Nothing runs in the guest."`
+	GuestAgent string        `name:"guest-agent" placeholder:"SOCKET" help:"With --qmp: socket of the machine's port org.qemu.guest_agent.0, which nobody else uses: filesystems of the guest are frozen for the moment of each recovery point."`
+	Scratch    string        `placeholder:"DIR" help:"With --qmp: folder in which QEMU keeps what the guest overwrites while it is read; that of the socket by default. 256 MiB must be free."`
+	Epoch      time.Duration `placeholder:"5s" help:"Spacing of recovery points; the server's choice by default."`
 
 	AuditDays int `default:"30" placeholder:"N" help:"With the ebpf tracker: read and compare all disks once in so many days, while they are at rest, to make sure that no write was missed. 0 never does."`
 
@@ -105,7 +107,10 @@ func (c *protectCommand) Run(ctx context.Context) error {
 	err = agent.Run(ctx, agent.Config{
 		AuditIn: auditIn, FreezeBound: c.Freeze, Guard: []string{self, "guard"}, Hooks: c.Hooks,
 		Server: c.Server, CAFile: c.CACert, Token: c.Token, TokenFile: c.TokenFile, State: c.State, Disks: c.Disk,
-		Tracker: c.Tracker, Pins: pins, Machine: agent.Machine{QMP: c.QMP, Scratch: c.Scratch}, Overrides: overrides, BootMode: bootMode, Epoch: c.Epoch, Version: version,
+		Tracker: c.Tracker, Pins: pins, Machine: agent.Machine{
+			QMP: c.QMP, GuestAgent: c.GuestAgent, Scratch: c.Scratch, Guard: []string{self, "guard", "qemu"},
+		},
+		Overrides: overrides, BootMode: bootMode, Epoch: c.Epoch, Version: version,
 		Status: status, Logger: log,
 	})
 	if err != nil {
@@ -117,10 +122,17 @@ func (c *protectCommand) Run(ctx context.Context) error {
 }
 
 // guardCommand is the agent's own helper.
-type guardCommand struct{}
+type guardCommand struct {
+	Of string `arg:"" optional:"" enum:"host,qemu" default:"host"`
+}
 
-// Run thaws what an agent froze and does not thaw.
-func (guardCommand) Run() error { return freeze.Watch(os.Stdin, os.Stdout) }
+// Run puts right what an agent leaves behind when it dies.
+func (c *guardCommand) Run() error {
+	if c.Of == "qemu" {
+		return qemu.Watch(os.Stdin, os.Stdout)
+	}
+	return freeze.Watch(os.Stdin, os.Stdout)
+}
 
 // bootMode reads off a disk how it boots.
 func bootMode(disk io.ReaderAt, size int64) drs.BootMode {

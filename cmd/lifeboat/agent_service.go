@@ -54,7 +54,7 @@ func (c *agentInstallCommand) Run(ctx context.Context) error {
 		return usageError{errors.New("--root installs for another machine: name its disks with --disk")}
 	}
 	paths := []string{c.State}
-	for _, path := range []string{c.QMP, c.Scratch} {
+	for _, path := range []string{c.QMP, c.GuestAgent, c.Scratch} {
 		if path != "" {
 			paths = append(paths, path)
 		}
@@ -125,7 +125,7 @@ func (c *agentInstallCommand) args() []string {
 		args = append(args, "--disk", d)
 	}
 	args = append(args, "--tracker", c.Tracker, "--audit-days", strconv.Itoa(c.AuditDays), "--freeze", c.Freeze.String(), "--log-level", c.LogLevel.String())
-	for _, flag := range [][2]string{{"--qmp", c.QMP}, {"--scratch", c.Scratch}, {"--hooks", c.Hooks}, {"--hostname", c.Hostname}, {"--memory", c.Memory}, {"--boot-mode", c.BootMode}} {
+	for _, flag := range [][2]string{{"--qmp", c.QMP}, {"--guest-agent", c.GuestAgent}, {"--scratch", c.Scratch}, {"--hooks", c.Hooks}, {"--hostname", c.Hostname}, {"--memory", c.Memory}, {"--boot-mode", c.BootMode}} {
 		if flag[1] != "" {
 			args = append(args, flag[0], flag[1])
 		}

@@ -83,6 +83,13 @@ type Config struct {
 type Machine struct {
 	QMP     string // path of a QMP socket of its own for the agent; empty: no Machine
 	Scratch string // folder for copies of what is overwritten during a cut; empty: that of QMP
+	// GuestAgent is the path of the socket of QEMU's guest agent, if the guest has one
+	// that nobody else uses: its filesystems are frozen for each cut, and for no longer than
+	// Config.FreezeBound.
+	GuestAgent string
+	// Guard is the command of the process that puts right what a killed agent leaves in
+	// the machine (it calls qemu.Watch); empty: the next agent does, and nothing is frozen.
+	Guard []string
 }
 
 // Defaults of Config and of the agent's pace.

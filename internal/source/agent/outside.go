@@ -30,6 +30,7 @@ type outside interface {
 func (a *agent) openOutside(ctx context.Context) error {
 	tracker, err := qemu.Open(ctx, qemu.Options{
 		Socket: a.cfg.Machine.QMP, Disks: a.cfg.Disks, Scratch: a.cfg.Machine.Scratch, Logger: a.log,
+		Guard: a.cfg.Machine.Guard, Agent: a.cfg.Machine.GuestAgent, Freeze: a.cfg.FreezeBound,
 	})
 	if err != nil {
 		return err
@@ -107,7 +108,13 @@ func (c *cutter) heldCut(ctx context.Context) error {
 		a.log.Debug("cut", "changed_bytes", result.bytes, "sent_bytes", result.sent, "dur", c.lastTook)
 	}
 	if c.unsealed || len(c.answering) > 0 {
-		if err := c.seal(ctx, replication.Commit{Taken: cut.Taken, Consistency: replication.ConsistencyCrash, Method: replication.MethodCopyBeforeWrite}); err != nil {
+		commit := replication.Commit{
+			Taken: cut.Taken, Consistency: replication.ConsistencyCrash, Method: replication.MethodCopyBeforeWrite, Freeze: cut.Freeze,
+		}
+		if cut.Frozen {
+			commit.Consistency = replication.ConsistencyFilesystem
+		}
+		if err := c.seal(ctx, commit); err != nil {
 			return err
 		}
 	}

@@ -18,7 +18,7 @@ import (
 // with the blocks that the guest has changed since, the job that puts them there,
 // and an export of the two together.
 type cut struct {
-	taken  time.Time
+	Cut
 	names  string // prefix of its jobs and nodes
 	socket string // of the NBD server
 	named  bool   // the caller has been told what changed
@@ -108,8 +108,11 @@ func (t *Tracker) transact(ctx context.Context, c *cut) error {
 			"device": d.node, "target": c.overlay(i), "sync": "none", "job-id": c.job(i),
 		}})
 	}
-	c.taken = time.Now()
-	if err := t.m.do(ctx, "transaction", args{"actions": actions}, nil); err != nil {
+	thaw := t.freeze()
+	c.Taken = time.Now()
+	err := t.m.do(ctx, "transaction", args{"actions": actions}, nil)
+	c.Freeze, c.Frozen = thaw()
+	if err != nil {
 		if t.m.Err() != nil || ctx.Err() != nil {
 			t.Forget("it is not known whether QEMU made a cut")
 		}

@@ -59,8 +59,9 @@ func (m *machine) stopServer(ctx context.Context, prefix string) error {
 	return nil
 }
 
-// sweep removes all that trackers made, but for the bitmaps to be kept.
-func (m *machine) sweep(ctx context.Context, keep map[string]bool) error {
+// sweep removes all that trackers made with names of the given prefix, but for the
+// bitmaps to be kept.
+func (m *machine) sweep(ctx context.Context, prefix string, keep map[string]bool) error {
 	if err := m.take(ctx, prefix); err != nil {
 		return err
 	}

@@ -33,6 +33,14 @@ type Options struct {
 	// Grain is how many bytes a bit of a dirty bitmap stands for, a power of two of at
 	// least 512; 0: blocktrack.ChunkSize.
 	Grain int64
+	// Guard is the command of a process that puts right what this one leaves behind when
+	// it dies (it calls Watch); empty: nobody does before the next tracker is opened.
+	Guard []string
+	// Agent is the path of the socket of the guest's agent, if there is one that nobody
+	// else uses: its filesystems are then frozen for the moment of a Swap, for no longer
+	// than Freeze. It needs a Guard.
+	Agent  string
+	Freeze time.Duration
 
 	Logger *slog.Logger // nil: discard
 }
@@ -48,6 +56,8 @@ type Tracker struct {
 	devices []*Device
 	cut     *cut   // held; nil: none
 	number  uint64 // of the newest cut
+	guard   *Guard // nil: none
+	freezer freezer
 }
 
 // disk is one tracked disk.
@@ -85,7 +95,11 @@ func Open(ctx context.Context, opts Options) (*Tracker, error) {
 	if err := t.connect(ctx); err != nil {
 		return nil, err
 	}
-	if err := t.choose(ctx); err != nil {
+	err = t.choose(ctx)
+	if err == nil {
+		err = t.openGuard()
+	}
+	if err != nil {
 		t.m.close()
 		return nil, fmt.Errorf("qemu tracker: %w", err)
 	}
@@ -162,6 +176,9 @@ func (t *Tracker) Devices() []*Device { return t.devices }
 // Cut is what is to be said of the moment of a Swap.
 type Cut struct {
 	Taken time.Time // all that had been written to the disks by then is in it
+	// Frozen: the guest's filesystems were held still, for the time of Freeze.
+	Frozen bool
+	Freeze time.Duration
 }
 
 // Cut tells of the newest Swap, until Release.
@@ -169,7 +186,7 @@ func (t *Tracker) Cut() Cut {
 	if t.cut == nil {
 		return Cut{}
 	}
-	return Cut{Taken: t.cut.taken}
+	return t.cut.Cut
 }
 
 // connect makes sure of a connection. After a break it looks what became of the
@@ -191,7 +208,7 @@ func (t *Tracker) connect(ctx context.Context) error {
 		}
 		return &blocktrack.GoneError{Device: t.opts.Socket, Err: err}
 	}
-	if err := m.sweep(ctx, t.kept()); err != nil {
+	if err := m.sweep(ctx, prefix, t.kept()); err != nil {
 		m.close()
 		return fmt.Errorf("qemu tracker: remove what an earlier one left: %w", err)
 	}
@@ -358,6 +375,16 @@ func (t *Tracker) Forget(why string) {
 
 // Close ends the cut that is held and removes the bitmaps.
 func (t *Tracker) Close() error {
+	err := t.leave()
+	if t.guard != nil {
+		guard := t.guard
+		t.guard = nil
+		err = errors.Join(err, guard.Close(err == nil))
+	}
+	return err
+}
+
+func (t *Tracker) leave() error {
 	if t.m == nil {
 		return nil
 	}
@@ -368,7 +395,7 @@ func (t *Tracker) Close() error {
 	if t.m.Err() != nil {
 		return nil // the next tracker, or the end of QEMU, removes them
 	}
-	if err := t.m.sweep(context.Background(), nil); err != nil {
+	if err := t.m.sweep(context.Background(), prefix, nil); err != nil {
 		return fmt.Errorf("qemu tracker: %w", err)
 	}
 	return nil

@@ -3,11 +3,9 @@ package qemu_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -183,29 +181,7 @@ func TestQEMUKilled(t *testing.T) {
 // them, and names everything.
 func TestAgentKilled(t *testing.T) {
 	g := tracktest.NewMachine(t, 2, diskSize)
-	if os.Getenv("LIFEBOAT_TRACKER_SOCKET") != "" {
-		t.Fatal("the helper's environment is set")
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	helper := exec.Command(self, "-test.run", "^TestHoldACut$")
-	helper.Env = append(os.Environ(), "LIFEBOAT_TRACKER_SOCKET="+g.Socket)
-	out, err := helper.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := helper.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := out.Read(make([]byte, 1)); err != nil { // it holds one
-		t.Fatal(err)
-	}
-	if err := helper.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = helper.Wait()
+	killHolding(t, g)
 	g.Write(0, 5, 0, 65536)
 	tracker := open(t, g)
 	for i, c := range swap(t, tracker) {
@@ -216,14 +192,8 @@ func TestAgentKilled(t *testing.T) {
 	if err := tracker.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, query := range []string{"query-jobs", "query-block-exports", "query-named-block-nodes"} {
-		var raw json.RawMessage
-		if err := g.Control.Run(t.Context(), query, nil, &raw); err != nil {
-			t.Fatal(err)
-		}
-		if strings.Contains(string(raw), "lifeboat-") {
-			t.Errorf("%s: something is left: %s", query, raw)
-		}
+	if left := leftovers(t, g); len(left) > 0 {
+		t.Errorf("something is left: %v", left)
 	}
 	files, err := os.ReadDir(g.Dir)
 	if err != nil {
@@ -234,21 +204,6 @@ func TestAgentKilled(t *testing.T) {
 			t.Errorf("%s is left", f.Name())
 		}
 	}
-}
-
-// TestHoldACut is the helper of TestAgentKilled.
-func TestHoldACut(t *testing.T) {
-	socket := os.Getenv("LIFEBOAT_TRACKER_SOCKET")
-	if socket == "" {
-		t.Skip("of TestAgentKilled")
-	}
-	tracker, err := qemu.Open(t.Context(), qemu.Options{Socket: socket})
-	if err != nil {
-		t.Fatal(err)
-	}
-	swap(t, tracker)
-	os.Stdout.WriteString("x")
-	select {}
 }
 
 // A Swap that fails after its transaction forgets nothing: here somebody else uses

@@ -1,0 +1,173 @@
+package qemu
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// watch is a guard's side.
+type watch struct {
+	machine order       // of opWatch
+	guest   *guestAgent // nil: no connection
+	frozen  bool        // the guest's filesystems are, or may be
+	late    bool        // they were thawed because time had run out
+}
+
+const (
+	// guestAnswers is how long the guest's agent may take over what is no work.
+	guestAnswers = 2 * time.Second
+	// again is how often a guard tries what did not succeed, and giveUp for how long once
+	// its owner is dead.
+	again  = 250 * time.Millisecond
+	giveUp = 5 * time.Minute
+)
+
+// Watch is the guard's side: it takes orders until their end. If that comes without
+// an order to end, the owner is dead and what it made in the machine is removed.
+func Watch(orders io.Reader, replies io.Writer) error {
+	lines := make(chan order)
+	var readErr error
+	go func() {
+		defer close(lines)
+		decoder := json.NewDecoder(orders)
+		for {
+			var o order
+			if readErr = decoder.Decode(&o); readErr != nil {
+				return
+			}
+			lines <- o
+		}
+	}()
+	var w watch
+	var late <-chan time.Time
+	answers := json.NewEncoder(replies)
+	for {
+		select {
+		case <-late:
+			w.late, late = true, nil
+			if w.thaw() != nil {
+				late = time.After(again)
+			}
+		case o, more := <-lines:
+			if !more {
+				if !errors.Is(readErr, io.EOF) {
+					w.takeOver()
+					return fmt.Errorf("guard: read orders: %w", readErr)
+				}
+				return w.takeOver()
+			}
+			var r reply
+			var err error
+			switch o.Op {
+			case opWatch:
+				w.machine = o
+				err = w.begin()
+			case opFreeze:
+				w.late = false
+				if err = w.freeze(o.Bound); w.frozen {
+					late = time.After(o.Bound)
+				}
+			case opThaw:
+				if late = nil; w.frozen {
+					if err = w.thaw(); err != nil {
+						late = time.After(again)
+					}
+				}
+				r.Late = w.late
+			case opEnd:
+			default:
+				err = fmt.Errorf("guard: no order %q", o.Op)
+			}
+			if err != nil {
+				r.Err = err.Error()
+			}
+			if err := answers.Encode(r); err != nil {
+				return errors.Join(fmt.Errorf("guard: answer: %w", err), w.takeOver())
+			}
+			if o.Op == opEnd {
+				return nil
+			}
+		}
+	}
+}
+
+// begin thaws what a guard that died with its owner left frozen. A guest without an
+// agent, or with one that starts later, is none of its business.
+func (w *watch) begin() error {
+	if w.machine.Agent == "" {
+		return nil
+	}
+	g, err := dialGuest(w.machine.Agent, guestAnswers)
+	if err != nil {
+		return nil //nolint:nilerr // it tells when it is to freeze
+	}
+	defer g.close()
+	frozen, err := g.frozen(guestAnswers)
+	if err != nil || !frozen {
+		return err
+	}
+	return g.thaw(guestAnswers)
+}
+
+func (w *watch) freeze(bound time.Duration) error {
+	if w.frozen {
+		return errors.New("the guest is still frozen")
+	}
+	g, err := dialGuest(w.machine.Agent, guestAnswers)
+	if err != nil {
+		return err
+	}
+	w.guest, w.frozen = g, true
+	n, err := g.freeze(bound)
+	if err == nil && n == 0 {
+		err = errors.New("the guest has no filesystem that can be frozen")
+	}
+	if err != nil {
+		w.late = true
+		return errors.Join(err, w.thaw())
+	}
+	return nil
+}
+
+// thaw lets the guest go on. When it fails it is to be tried again, over a new
+// connection.
+func (w *watch) thaw() (err error) {
+	if !w.frozen {
+		return nil
+	}
+	if w.guest == nil {
+		if w.guest, err = dialGuest(w.machine.Agent, guestAnswers); err != nil {
+			w.guest = nil
+			return err
+		}
+	}
+	err = w.guest.thaw(guestAnswers)
+	w.guest.close()
+	w.guest, w.frozen = nil, err != nil
+	return err
+}
+
+// takeOver puts right what the owner left.
+func (w *watch) takeOver() error {
+	for until := time.Now().Add(giveUp); w.thaw() != nil && time.Now().Before(until); { // it has nothing else to do
+		time.Sleep(again)
+	}
+	if w.machine.QMP == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), giveUp)
+	defer cancel()
+	m, err := dial(ctx, w.machine.QMP)
+	if err != nil {
+		return nil //nolint:nilerr // QEMU is gone, or has the owner's successor, who does it
+	}
+	defer m.close()
+	if err := m.sweep(ctx, w.machine.ID, nil); err != nil {
+		return fmt.Errorf("guard: remove what the agent left in QEMU: %w", err)
+	}
+	return nil
+}
