@@ -57,7 +57,7 @@ type SourceProperties struct {
 	BootMode          BootMode           `json:"bootMode,omitempty"`
 	NetworkInterfaces []NetworkInterface `json:"networkInterfaces"`
 	Disks             []Disk             `json:"disks"`
-	Tracker           string             `json:"tracker,omitempty"` // how the agent finds changed blocks: ebpf, scan
+	Tracker           string             `json:"tracker,omitempty"` // how the agent finds changed blocks: ebpf, qemu, scan
 }
 
 // CPU is one socket.

@@ -26,6 +26,8 @@ type Config struct {
 	Network bool
 	// QMPSocket, when not empty, is where QEMU listens for QMP.
 	QMPSocket string
+	// Args are more arguments for QEMU.
+	Args []string
 	// ConsoleCopy, when not nil, gets everything the serial console prints.
 	ConsoleCopy io.Writer
 }
@@ -77,6 +79,7 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 	if cfg.QMPSocket != "" {
 		args = append(args, "-qmp", "unix:"+escape(cfg.QMPSocket)+",server=on,wait=off")
 	}
+	args = append(args, cfg.Args...)
 	m.cmd = exec.CommandContext(ctx, qemu, args...)
 	// A group of its own keeps a Ctrl-C at the terminal from killing the machine
 	// behind its owner's back; the death signal keeps it from outliving the owner.
