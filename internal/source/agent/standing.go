@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -160,8 +161,10 @@ func (a *agent) openEBPF(disks []ebpf.Disk) (*ebpf.Tracker, error) {
 	tracker, err := ebpf.OpenPinned(dir, disks)
 	var pin *ebpf.PinError
 	if errors.As(err, &pin) {
-		a.log.Warn("tracking ends with this process: its next start reads all disks", "err", err)
-		return ebpf.Open(disks)
+		if tracker, err = ebpf.Open(disks); err == nil {
+			a.log.Warn("tracking ends with this process: its next start reads all disks", "err", pin)
+		}
+		return tracker, err
 	}
 	if err == nil {
 		a.pinned = tracker
@@ -176,7 +179,14 @@ func (a *agent) leavePins(err error) {
 	if a.pinned == nil || !errors.As(err, &told) {
 		return
 	}
-	if err := RemovePins(a.cfg.Pins, a.cfg.State); err != nil {
-		a.log.Warn("the kernel goes on tracking until the next reboot", "err", err)
+	_ = a.tracker.Close() // nothing is asked of it any more
+	a.removePins()
+}
+
+// removePins ends what an agent before this one has left behind. Who may not look
+// cannot have been that agent.
+func (a *agent) removePins() {
+	if err := RemovePins(a.cfg.Pins, a.cfg.State); err != nil && !errors.Is(err, fs.ErrPermission) {
+		a.log.Warn("the kernel goes on tracking for nobody until the next reboot", "err", err)
 	}
 }

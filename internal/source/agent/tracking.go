@@ -32,9 +32,7 @@ func (a *agent) openTracker() error {
 	a.pinned, a.adopted, a.noted = nil, false, false
 	a.tracker, a.live = blocktrack.Scan{Disks: len(a.disks.all)}, nil
 	if again || a.cfg.Tracker == trackerScan {
-		if err := RemovePins(a.cfg.Pins, a.cfg.State); err != nil {
-			return err
-		}
+		a.removePins()
 	}
 	if a.cfg.Tracker == trackerScan {
 		return nil

@@ -28,6 +28,7 @@ const Filesystem = "/sys/fs/bpf"
 //	NAME                      the maps of track.c
 type pins struct {
 	dir   string
+	lock  *os.File // of the directory
 	note  []byte
 	about *ebpf.Map
 	flags memory   // kept.all by slot, a word each
@@ -73,28 +74,39 @@ func (e *PinError) Unwrap() error { return e.Err }
 
 // OpenPinned is Open with a tracker that outlives its process: it takes over the one
 // that is pinned in the directory, of a BPF filesystem, if that tracks these very
-// disks, and begins a new one else. Two processes must not have a directory open at
-// once. Where nothing can be pinned the error is a *PinError, and nothing is tracked.
+// disks, and begins a new one else. Where nothing can be pinned, and where another
+// process has this tracker, the error is a *PinError, and nothing is tracked.
 func OpenPinned(dir string, disks []Disk) (*Tracker, error) {
 	t := &Tracker{}
 	if err := t.locate(disks); err != nil {
 		return nil, err
 	}
-	if err := mountFilesystem(dir); err != nil {
+	err := mountFilesystem(dir)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
 		return nil, &PinError{dir, err}
 	}
+	lock, err := lockPins(dir)
+	if err != nil {
+		return nil, &PinError{dir, err}
+	}
+	t.pins = &pins{dir: dir, lock: lock}
 	if t.adopt(dir) == nil {
 		return t, nil
 	}
+	t.pins.lock = nil
 	_ = t.Close() // of what was taken over in part
-	t = &Tracker{}
-	if err := t.locate(disks); err != nil {
-		return nil, err
+	t = &Tracker{pins: &pins{dir: dir, lock: lock}}
+	if err = t.locate(disks); err == nil {
+		if err = emptyPins(dir); err != nil {
+			err = &PinError{dir, err}
+		}
 	}
-	if err := RemovePins(dir); err != nil {
-		return nil, err
+	if err == nil {
+		err = t.begin()
 	}
-	err := t.begin()
 	if err == nil {
 		err = t.pin(dir)
 	}
@@ -106,22 +118,40 @@ func OpenPinned(dir string, disks []Disk) (*Tracker, error) {
 	return t, nil
 }
 
+// lockPins keeps other processes from the directory: two with one tracker would each
+// miss what the other one takes.
+func lockPins(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = errors.New("another agent has this tracker: stop it first")
+		}
+		return nil, err
+	}
+	return f, nil
+}
+
+// unlockPins lets go at once, also while a program is being started and holds a copy.
+func unlockPins(lock *os.File) {
+	if lock != nil {
+		_ = unix.Flock(int(lock.Fd()), unix.LOCK_UN) // closing unlocks, too, if later
+		lock.Close()
+	}
+}
+
 // RemovePins ends a tracker that no process has open. It is no error if there is none.
 func RemovePins(dir string) error {
-	entries, err := os.ReadDir(dir)
+	lock, err := lockPins(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err == nil {
-		err = os.Remove(filepath.Join(dir, "about"))
-	}
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		err = nil
-		for _, e := range entries {
-			if removed := os.Remove(filepath.Join(dir, e.Name())); removed != nil && !errors.Is(removed, fs.ErrNotExist) {
-				err = removed
-			}
-		}
+		defer unlockPins(lock)
+		err = emptyPins(dir)
 	}
 	if err == nil {
 		err = os.Remove(dir)
@@ -130,6 +160,20 @@ func RemovePins(dir string) error {
 		return fmt.Errorf("ebpf tracker: remove pins: %w", err)
 	}
 	return nil
+}
+
+// emptyPins removes all that is in the directory, first what makes it whole.
+func emptyPins(dir string) error {
+	if err := os.Remove(filepath.Join(dir, "about")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if removed := os.Remove(filepath.Join(dir, e.Name())); removed != nil {
+			err = removed
+		}
+	}
+	return err
 }
 
 // Adopted tells whether the tracker was taken over, and the note of its last Settle,
@@ -203,10 +247,6 @@ func (t *Tracker) pin(dir string) (err error) {
 			return fmt.Errorf("the kernel (before Linux 5.15) does not tell %s from a disk that takes its name later", w.name)
 		}
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	t.pins = &pins{dir: dir}
 	made := map[string]*ebpf.MapSpec{"kept": wordsSpec("kept", maxDisks, 0)}
 	for slot, w := range t.whole {
 		made[keptName(slot)] = wordsSpec("kept", keptWords(w.size), 0)
@@ -278,7 +318,6 @@ func (t *Tracker) openKept() (err error) {
 
 // adopt takes over what is pinned. Any error means that it cannot be.
 func (t *Tracker) adopt(dir string) (err error) {
-	t.pins = &pins{dir: dir}
 	if t.pins.about, err = ebpf.LoadPinnedMap(filepath.Join(dir, "about"), nil); err != nil {
 		return err
 	}
@@ -359,6 +398,7 @@ func (p *pins) close() {
 			_ = m.Close() // its pin stays
 		}
 	}
+	unlockPins(p.lock)
 }
 
 // mountFilesystem sees to it that a directory is, or will be, on a BPF filesystem.

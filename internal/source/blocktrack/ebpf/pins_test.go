@@ -254,6 +254,33 @@ func TestPinsNeedTheirFilesystem(t *testing.T) {
 	}
 }
 
+// Of two processes one has the tracker.
+func TestPinsHaveOneOwner(t *testing.T) {
+	dir, loop := filepath.Join(tracktest.Pins(t), "agent"), tracktest.Loop(t, pinnedSize)
+	first := openPinned(t, dir, loop)
+	var pin *PinError
+	if _, err := OpenPinned(dir, []Disk{{loop, pinnedSize}}); !errors.As(err, &pin) || !strings.Contains(err.Error(), "another agent") {
+		t.Errorf("opened twice: %v", err)
+	}
+	if err := RemovePins(dir); err == nil {
+		t.Error("removed while it was open")
+	}
+	mustSwap(t, first)
+	if err := first.Settle(nil); err != nil {
+		t.Fatal(err)
+	}
+	write(t, loop, 3)
+	want(t, "after that", mustSwap(t, first)[0], 3)
+	for range 2 { // more than once does no harm
+		if err := first.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := RemovePins(dir); err != nil {
+		t.Error(err)
+	}
+}
+
 // The maps that versions share look as they did when the layout got its number. If
 // this fails, raise layout and write down the new shapes.
 func TestLayout(t *testing.T) {

@@ -299,5 +299,6 @@ func (t *Tracker) Close() error {
 	t.control.unmap()
 	t.states.unmap()
 	t.pins.close()
+	t.pins = nil
 	return errors.Join(errs...)
 }
