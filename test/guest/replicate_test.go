@@ -51,8 +51,8 @@ type trial struct {
 	before []point // seen before the latest fault
 }
 
-// A machine is written to without a pause while its agent is killed, also while it
-// holds the filesystems frozen, its network is cut, the server is killed, and its power
+// A machine is written to without a pause while its agent is stopped, and killed, also
+// while it holds the filesystems frozen, its network is cut, the server is killed, and its power
 // is cut. No point is lost; every point is of one moment over all disks, the one that it
 // says it is of; its filesystems need no repair; and the last one holds all that was
 // written.
@@ -64,7 +64,7 @@ func TestPointsAreMoments(t *testing.T) {
 	r.progress(t, 5)
 	r.startAgent()
 	s.follows(t, r.busy, r.progress(t, 5))
-	faults := []func(){r.agentKilled, r.agentKilledFrozen, r.networkCut, r.serverKilled, r.powerLost}
+	faults := []func(){r.agentKilled, r.agentKilledFrozen, r.agentStopped, r.networkCut, r.serverKilled, r.powerLost}
 	for range rounds() {
 		r.rng.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
 		for _, fault := range faults {
@@ -94,6 +94,13 @@ func (r *trial) startAgent() {
 func (r *trial) agentKilled() {
 	r.Log("the agent is killed")
 	r.machine.Signal(r.T, "agent", int(syscall.SIGKILL))
+	r.startAgent()
+}
+
+func (r *trial) agentStopped() {
+	r.Log("the agent is stopped for a while")
+	r.machine.Signal(r.T, "agent", int(syscall.SIGTERM))
+	r.progress(r.T, 5)
 	r.startAgent()
 }
 
