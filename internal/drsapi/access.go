@@ -105,6 +105,9 @@ func (a *API) asks(ctx context.Context, p iam.Principal, op *operation, action s
 				}
 			}
 			known.Set("aws:ResourceAccount", resource.Account.ID)
+			if resource.Type == drs.TypeRecoveryInstance { // both have one ID
+				known.Set("drs:EC2InstanceARN", "arn:aws:ec2:"+resource.Account.Region+":"+resource.Account.ID+":instance/"+resource.ID)
+			}
 			asks = append(asks, iam.Ask{Action: action, Resource: arn, Context: known})
 		}
 	}

@@ -145,6 +145,15 @@ func TestAccess(t *testing.T) {
 	served(t, s.send(home, "DELETE", "/tags/"+escape(red.ARN())+"?tagKeys=cost", ""))
 	refused(t, s.send(home, "DELETE", "/tags/"+escape(red.ARN())+"?tagKeys=team", ""), "drs:UntagResource", red.ARN())
 
+	// Recovery instances are known by the machine that they are, too.
+	s.user("one instance", allowing(`"drs:GetFailbackReplicationConfiguration"`, `"*"`,
+		`{"ArnEquals":{"drs:EC2InstanceARN":"arn:aws:ec2:`+home.Region+`:`+home.ID+`:instance/i-0123456789abcdef0"}}`))
+	if got := s.post("GetFailbackReplicationConfiguration", `{"recoveryInstanceID":"i-0123456789abcdef0"}`); got.code(t) != "ResourceNotFoundException" {
+		t.Errorf("%s, want to learn that it is not there", got.body)
+	}
+	refused(t, s.post("GetFailbackReplicationConfiguration", `{"recoveryInstanceID":"i-0123456789abcdef1"}`),
+		"drs:GetFailbackReplicationConfiguration", home.ARN(drs.TypeRecoveryInstance, "i-0123456789abcdef1"))
+
 	// Steps of plans are decided on by their plan.
 	plan := home.ARN(drs.TypeRecoveryPlan, "plan-0123456789abcdef0")
 	s.user("planner", allowing(`"drs:GetRecoveryPlanStep"`, `"`+plan+`"`))
