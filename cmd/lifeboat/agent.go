@@ -36,7 +36,7 @@ type protectCommand struct {
 	Token     string   `env:"LIFEBOAT_TOKEN" placeholder:"T" help:"Install token; needed until this machine is registered. \"lifeboat env\" on the server prints one."`
 	TokenFile string   `placeholder:"FILE" help:"File of the install token; removed once this machine is registered."`
 	State     string   `required:"" placeholder:"DIR" type:"path" help:"Directory of this agent's identity."`
-	Disk      []string `placeholder:"PATH" sep:"none" help:"Block device or disk image file to replicate; again for each disk, the boot disk first. With --qmp: QEMU's name of a disk or its image; all that the machine can write to by default."`
+	Disk      []string `placeholder:"PATH" sep:"none" help:"Block device or disk image file to replicate; again for each disk, the boot disk first. Without it: those of the start before; at first, or with \"all\", all disks of this machine, and new ones as they come. With --qmp: QEMU's name of a disk or its image; all that the machine can write to by default."`
 
 	agentFlags
 }

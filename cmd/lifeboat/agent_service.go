@@ -6,13 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"time"
 
 	"lifeboat/internal/source/agent"
-	"lifeboat/internal/source/freeze"
-	"lifeboat/internal/source/inventory"
 	"lifeboat/internal/source/service"
 )
 
@@ -21,7 +18,7 @@ type agentInstallCommand struct {
 	CACert string   `required:"" name:"ca-cert" placeholder:"FILE" type:"existingfile" help:"Certificate that the server's is signed by; it is copied."`
 	Token  string   `env:"LIFEBOAT_TOKEN" placeholder:"T" help:"Install token; not needed where the state directory holds an identity. It is kept in a file of its own only until the agent is registered."`
 	State  string   `default:"/var/lib/lifeboat-agent" placeholder:"DIR" help:"Directory of the agent's identity."`
-	Disk   []string `placeholder:"PATH" sep:"none" help:"Block device or disk image file to replicate; again for each disk, the boot disk first. All disks of this machine by default."`
+	Disk   []string `placeholder:"PATH" sep:"none" help:"Block device or disk image file to replicate; again for each disk, the boot disk first. All disks of this machine by default, and new ones as they come."`
 	NoWait bool     `help:"Return as soon as the agent has reached its server, not only when it has replicated all."`
 
 	placeFlags
@@ -63,16 +60,9 @@ func (c *agentInstallCommand) Run(ctx context.Context) error {
 		paths = append(paths, c.Disk...)
 	}
 	for _, path := range paths {
-		if !filepath.IsAbs(path) {
+		if path != agent.AllDisks && !filepath.IsAbs(path) {
 			return usageError{fmt.Errorf("%s: want an absolute path: a service has no current folder", path)}
 		}
-	}
-	if len(c.Disk) == 0 && c.QMP == "" {
-		disks, err := bootFirst()
-		if err != nil {
-			return err
-		}
-		c.Disk = disks
 	}
 	settings := service.Settings{Args: c.args(), State: c.State, Hooks: c.Hooks != ""}
 	place, err := c.check("have whatever starts its services run, as root: " + commandLine(append([]string{"lifeboat", "agent"}, c.args()...)) +
@@ -145,30 +135,6 @@ func commandLine(words []string) string {
 		line += quote(w) + " "
 	}
 	return line[:len(line)-1]
-}
-
-// bootFirst lists this machine's disks, the one that it boots from first.
-func bootFirst() ([]string, error) {
-	disks, err := inventory.Collector{}.WholeDisks()
-	if err != nil {
-		return nil, err
-	}
-	if len(disks) == 0 {
-		return nil, usageError{errors.New("this machine has no disk of its own: name what to replicate with --disk")}
-	}
-	for _, dir := range []string{"/", "/boot", "/boot/efi"} { // the last one found is the one to boot from
-		for i, disk := range disks {
-			mounts, err := freeze.Mounts([]string{disk})
-			if err != nil {
-				return nil, err
-			}
-			if slices.ContainsFunc(mounts, func(m freeze.Mount) bool { return m.Dir == dir }) {
-				disks = slices.Insert(slices.Delete(disks, i, i+1), 0, disk)
-				break
-			}
-		}
-	}
-	return disks, nil
 }
 
 type agentUpgradeCommand struct{ placeFlags }

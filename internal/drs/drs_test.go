@@ -105,7 +105,7 @@ func TestLaunchAndJobStatesNeverGoBack(t *testing.T) {
 
 func TestInDiskOrder(t *testing.T) {
 	disks := []drs.Disk{{Device: "boot"}, {Device: "data"}}
-	got := drs.InDiskOrder(disks, []string{"old", "data", "boot", "older"}, func(s string) string { return s })
+	got := drs.InDiskOrder(disks, []string{"old", "data", "boot", "older"}, func(s string) drs.DiskName { return drs.DiskName{Device: s} })
 	if want := []string{"boot", "data", "old", "older"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}

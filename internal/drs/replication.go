@@ -165,7 +165,8 @@ type ReplicationConfiguration struct {
 // cloud would stage it on is kept and shown, without effect.
 type ConfiguredDisk struct {
 	Device      string `json:"device"`
-	Boot        bool   `json:"boot"` // recovery instances boot from it
+	Identity    string `json:"identity,omitempty"` // as Disk has it
+	Boot        bool   `json:"boot"`               // recovery instances boot from it
 	StagingType string `json:"stagingType"`
 	IOPS        int64  `json:"iops,omitempty"`
 	Throughput  int64  `json:"throughput,omitempty"`

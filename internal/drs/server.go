@@ -1,8 +1,6 @@
 package drs
 
 import (
-	"cmp"
-	"slices"
 	"time"
 )
 
@@ -56,8 +54,10 @@ type SourceProperties struct {
 	Architecture      string             `json:"architecture"` // x86_64 or arm64
 	BootMode          BootMode           `json:"bootMode,omitempty"`
 	NetworkInterfaces []NetworkInterface `json:"networkInterfaces"`
-	Disks             []Disk             `json:"disks"`
-	Tracker           string             `json:"tracker,omitempty"` // how the agent finds changed blocks: ebpf, qemu, scan
+	Disks             []Disk             `json:"disks"` // that are replicated, the boot disk first
+	// Unreplicated are disks that the agent sees and does not replicate.
+	Unreplicated []Disk `json:"unreplicated,omitempty"`
+	Tracker      string `json:"tracker,omitempty"` // how the agent finds changed blocks: ebpf, qemu, scan
 }
 
 // CPU is one socket.
@@ -80,78 +80,6 @@ type NetworkInterface struct {
 	MAC     string   `json:"mac"`
 	IPs     []string `json:"ips,omitempty"`
 	Primary bool     `json:"primary,omitempty"`
-}
-
-// DiskBus is how a disk is attached; the empty one means not known.
-type DiskBus string
-
-const (
-	BusVirtio DiskBus = "virtio"
-	BusNVMe   DiskBus = "nvme"
-	BusSATA   DiskBus = "sata"
-	BusSCSI   DiskBus = "scsi"
-)
-
-// Disk is one replicated disk, in the order in which the agent was given them.
-type Disk struct {
-	Device string  `json:"device"`
-	Bytes  int64   `json:"bytes"`
-	Bus    DiskBus `json:"bus,omitempty"`
-}
-
-// HasDisk tells whether the machine has a replicated disk of the name.
-func (p SourceProperties) HasDisk(device string) bool {
-	return slices.ContainsFunc(p.Disks, func(d Disk) bool { return d.Device == device })
-}
-
-// ConfiguredDisks says of each disk of the server what was set for it, or is so by
-// default: the first one is booted from.
-func (s SourceServer) ConfiguredDisks() []ConfiguredDisk {
-	out, boot := make([]ConfiguredDisk, 0, len(s.Properties.Disks)), false
-	for _, d := range s.Properties.Disks {
-		configured := ConfiguredDisk{Device: d.Device, StagingType: "AUTO"}
-		for _, set := range s.ReplicationConfiguration.Disks {
-			if set.Device == d.Device {
-				configured = set
-			}
-		}
-		boot = boot || configured.Boot
-		out = append(out, configured)
-	}
-	if !boot && len(out) > 0 {
-		out[0].Boot = true
-	}
-	return out
-}
-
-// DisksBootFirst are the disks with the one that is booted from in front.
-func (s SourceServer) DisksBootFirst() []Disk {
-	configured := s.ConfiguredDisks()
-	disks := make([]Disk, 0, len(configured))
-	for i, d := range s.Properties.Disks {
-		if configured[i].Boot {
-			disks = append([]Disk{d}, disks...)
-		} else {
-			disks = append(disks, d)
-		}
-	}
-	return disks
-}
-
-// InDiskOrder sorts what belongs to disks, such as volumes, by the order in which
-// the disks are listed: the boot disk first, as the agent was told. What belongs
-// to a disk that is not listed comes last, in its own order.
-func InDiskOrder[T any](disks []Disk, items []T, device func(T) string) []T {
-	place := func(item T) int {
-		i := slices.IndexFunc(disks, func(d Disk) bool { return d.Device == device(item) })
-		if i < 0 {
-			return len(disks)
-		}
-		return i
-	}
-	sorted := slices.Clone(items)
-	slices.SortStableFunc(sorted, func(a, b T) int { return cmp.Compare(place(a), place(b)) })
-	return sorted
 }
 
 // LifeCycle holds the milestones of a source server; zero times have not come.

@@ -1,6 +1,10 @@
 package drsapi
 
-import "lifeboat/internal/drs"
+import (
+	"slices"
+
+	"lifeboat/internal/drs"
+)
 
 type sourceProperties struct {
 	LastUpdatedDateTime     timestamp           `json:"lastUpdatedDateTime,omitempty"`
@@ -50,7 +54,8 @@ func sourcePropertiesOf(p drs.SourceProperties) sourceProperties {
 			FQDN: clip(p.FQDN, boundedLength), Hostname: clip(p.Hostname, boundedLength), VMwareUUID: clip(p.VMwareUUID, boundedLength),
 		},
 		NetworkInterfaces: mapped(p.NetworkInterfaces, networkInterfaceOf),
-		Disks: mapped(p.Disks, func(d drs.Disk) disk {
+		// All that the machine has; replicatedDisks tells which of them are.
+		Disks: mapped(slices.Concat(p.Disks, p.Unreplicated), func(d drs.Disk) disk {
 			return disk{DeviceName: clip(d.Device, boundedLength), Bytes: d.Bytes}
 		}),
 		CPUs:     mapped(p.CPUs, cpuOf),

@@ -106,7 +106,7 @@ func configureDisks(s *drs.SourceServer, disks []configuredDisk) error {
 			if string(d.DeviceName) != all[i].Device {
 				continue
 			}
-			all[i] = drs.ConfiguredDisk{Device: all[i].Device, Boot: d.IsBootDisk, StagingType: "AUTO", IOPS: d.IOPS, Throughput: d.Throughput}
+			all[i] = drs.ConfiguredDisk{Device: all[i].Device, Identity: all[i].Identity, Boot: d.IsBootDisk, StagingType: "AUTO", IOPS: d.IOPS, Throughput: d.Throughput}
 			if d.StagingDiskType != "" {
 				all[i].StagingType = d.StagingDiskType
 			}

@@ -31,7 +31,9 @@ func (s *Service) plan(server drs.SourceServer, instance drs.RecoveryInstance, d
 	if len(disks) == 0 {
 		return launchPlan{}, fmt.Errorf("recovery point %s holds no disks", instance.Point)
 	}
-	disks = drs.InDiskOrder(server.DisksBootFirst(), disks, func(d exportedDisk) string { return d.volume.Device })
+	disks = drs.InDiskOrder(server.DisksBootFirst(), disks, func(d exportedDisk) drs.DiskName {
+		return drs.DiskName{Device: d.volume.Device, Identity: d.volume.Identity}
+	})
 	boot := disks[0]
 	layout, err := convert.Inspect(boot.log, boot.volume.Size)
 	if err != nil {

@@ -58,7 +58,7 @@ func FromVault(v *vault.Vault) OpenDisk {
 
 // volumeOf counts the disks as the server lists them: the boot disk is number 0.
 func volumeOf(image *vault.Image, disks []drs.Disk, n int) (Disk, error) {
-	volumes := drs.InDiskOrder(disks, image.Volumes(), func(v vault.Volume) string { return v.Device })
+	volumes := drs.InDiskOrder(disks, image.Volumes(), func(v vault.Volume) drs.DiskName { return drs.DiskName{Device: v.Device, Identity: v.Identity} })
 	if n >= len(volumes) {
 		return nil, &NoDiskError{Number: n, Disks: len(volumes)}
 	}

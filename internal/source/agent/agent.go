@@ -25,8 +25,14 @@ type Config struct {
 	// TokenFile holds the install token where Token is empty. It is removed once the
 	// agent is registered.
 	TokenFile string
-	State     string   // directory of the agent's identity; made when absent
-	Disks     []string // block devices and disk image files; of a Machine, its names for them
+	State     string // directory of the agent's identity; made when absent
+	// Disks are block devices and disk image files. None, or AllDisks: those of the
+	// start before; else all of this machine, and new ones as they come. Of a Machine
+	// they are its names for them.
+	Disks []string
+	// WholeDisks lists the disks of this machine, the one it boots from first; nil: as
+	// the kernel tells.
+	WholeDisks func() ([]string, error)
 
 	// Tracker is ebpf, scan, qemu for a Machine, or auto for the first that works here;
 	// empty: auto.
@@ -130,7 +136,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := a.openDisks(ctx); err != nil {
 		return err
 	}
-	defer a.disks.close()
+	defer func() { a.disks.close() }() // those of then
 	defer func() {
 		if a.tracker != nil {
 			_ = a.tracker.Close() // what it knows dies with the agent, or is pinned
@@ -144,6 +150,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	if err := a.forgetToken(); err != nil {
+		return err
+	}
+	if err := a.remember(); err != nil {
 		return err
 	}
 	if cached := a.disks.cached(); cached != nil {
@@ -164,17 +173,19 @@ func Run(ctx context.Context, cfg Config) error {
 	return err
 }
 
-func (a *agent) openDisks(ctx context.Context) (err error) {
+func (a *agent) openDisks(ctx context.Context) error {
 	if a.cfg.Tracker == trackerQEMU {
 		return a.openOutside(ctx)
 	}
-	a.disks, err = openDisks(a.cfg.Disks)
-	return err
+	return a.arrange()
 }
 
 func (c Config) withDefaults() (Config, error) {
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.WholeDisks == nil {
+		c.WholeDisks = wholeMachine
 	}
 	if c.Status == nil {
 		c.Status = func(string) {}
@@ -204,10 +215,6 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("the tracker qemu needs the machine's QMP socket: start the machine with -qmp unix:FILE,server=on,wait=off and name that file with --qmp")
 	case c.Machine.QMP != "" && c.Tracker != trackerQEMU && c.Tracker != trackerAuto && c.Tracker != "":
 		return c, fmt.Errorf("--qmp names a machine under QEMU, and tracker %s finds no changes there: use --tracker qemu", c.Tracker)
-	case len(c.Disks) == 0 && c.Machine.QMP == "":
-		return c, errors.New("no disk to replicate: name at least one block device or image file with --disk")
-	case len(c.Disks) > replication.MaxDisks:
-		return c, fmt.Errorf("%d disks: a source server has at most %d", len(c.Disks), replication.MaxDisks)
 	case c.Epoch < 0 || c.Epoch > 24*time.Hour:
 		return c, fmt.Errorf("epoch spacing of %s: choose one between 100ms and 24h", c.Epoch)
 	case c.Epoch > 0 && c.Epoch < 100*time.Millisecond:
@@ -234,6 +241,8 @@ type agent struct {
 	id       identity
 	props    drs.SourceProperties
 	disks    *diskSet
+	whole    bool     // all disks of the machine are replicated, new ones as well
+	fresh    []string // new disks, to be taken up before the next session
 	tracker  blocktrack.Tracker
 	live     blocktrack.Watcher   // the tracker, if it sees writes as they happen; else nil
 	outside  outside              // the tracker, if the disks are of another machine; else nil
@@ -277,6 +286,14 @@ func (a *agent) replicate(ctx context.Context) error {
 		a.rollback()
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // told to stop, it has no more to say
+		}
+		if errors.Is(err, errDisksChanged) {
+			if err := a.rearrange(); err == nil {
+				pause = reconnectFirst
+				continue
+			} else { //nolint:revive // the error is this block's
+				a.log.Warn("disks changed again", "err", err)
+			}
 		}
 		if fatal := a.fatal(err); fatal != nil {
 			return fatal

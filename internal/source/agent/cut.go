@@ -30,6 +30,7 @@ type cutter struct {
 	answering   []uint64      // point requests taken up
 	askedAt     time.Time     // when the oldest of them was
 	triesToRest int           // passes made for them
+	looked      time.Time     // when the machine's disks were last looked at
 }
 
 // While the disks change, passes follow each other without pause, burstPasses of
@@ -57,6 +58,9 @@ func (s *session) replicate(ctx context.Context) error {
 		bulk:     !s.a.complete,
 		unsealed: !s.welcome.Sealed,
 	}
+	if gone := s.a.disks.absent(); gone != nil {
+		c.tellGone(gone)
+	}
 	for {
 		c.takeRequests()
 		err := c.turn(ctx)
@@ -79,9 +83,15 @@ func (s *session) replicate(ctx context.Context) error {
 func (c *cutter) turn(ctx context.Context) error {
 	c.lastStart, c.lastTook = time.Now(), 0
 	start := c.lastStart
+	if err := c.watchDisks(); err != nil {
+		return err
+	}
 	rest, err := c.s.a.atRest()
 	if err != nil {
 		return err
+	}
+	if rest && c.s.a.disks.absent() != nil {
+		return nil
 	}
 	if rest {
 		if err := c.conclude(ctx, start, true, passResult{}); err != nil {
@@ -111,6 +121,9 @@ func (c *cutter) turn(ctx context.Context) error {
 		quiet = result.chunks == 0 && c.s.a.complete
 	}
 	c.s.a.complete, c.bulk = true, false
+	if c.s.a.disks.absent() != nil {
+		return c.ship.commit(ctx, replication.Commit{}) // a point is of all disks
+	}
 	if c.s.a.live != nil && !quiet && c.s.a.freezer.due(time.Now().Add(min(c.s.spacing(), waitForCut))) {
 		sealed, err := c.convergedCut(ctx, result)
 		c.took()
@@ -258,6 +271,8 @@ func (c *cutter) recover(ctx context.Context, err error) error {
 		return c.grow(ctx)
 	case errors.As(err, &gone) && c.s.a.outside != nil:
 		return c.stall(ctx, err, "start the machine, and give it its disks back; replication then goes on by itself")
+	case errors.As(err, &gone) && c.s.a.disks.loseGone(err):
+		return c.goOnWithout(ctx, err)
 	case errors.As(err, &gone):
 		return c.stall(ctx, err, "attach the disk again or put the file back; replication then goes on by itself")
 	case errors.As(err, &hindered):
@@ -314,6 +329,9 @@ func (c *cutter) grow(ctx context.Context) error {
 		return c.recover(ctx, errRefused)
 	}
 	for i, d := range c.s.a.disks.all {
+		if d.lost() != nil {
+			continue
+		}
 		size, err := d.dev.Size()
 		if err != nil {
 			return c.recover(ctx, err)

@@ -1,9 +1,7 @@
 package agent
 
 import (
-	"fmt"
-	"path/filepath"
-	"slices"
+	"os"
 	"sync/atomic"
 
 	"lifeboat/internal/source/blocktrack"
@@ -24,6 +22,7 @@ type device interface {
 // disk is one replicated disk.
 type disk struct {
 	name   string // absolute path; of a machine protected from outside, its name there
+	arg    string // what the user named it; empty: it is one of all
 	dev    device
 	size   int64             // as replicated; a grown disk follows between epochs
 	volume uint32            // in the vault; set in each session
@@ -36,31 +35,6 @@ type disk struct {
 }
 
 type diskSet struct{ all []*disk }
-
-// openDisks opens the disks by absolute path and refuses one given twice.
-func openDisks(paths []string) (*diskSet, error) {
-	set := &diskSet{}
-	for _, path := range paths {
-		abs, err := filepath.Abs(path)
-		if err == nil && slices.ContainsFunc(set.all, func(d *disk) bool { return d.name == abs }) {
-			err = fmt.Errorf("disk %s is named twice", abs)
-		}
-		d := &disk{name: abs}
-		if err == nil {
-			d.dev, err = blocktrack.Open(abs)
-		}
-		if err != nil {
-			set.close()
-			return nil, err
-		}
-		set.all = append(set.all, d)
-		if d.size, err = d.dev.Size(); err != nil {
-			set.close()
-			return nil, err
-		}
-	}
-	return set, nil
-}
 
 // reopen opens all disks afresh, for the case that one went and came back. What
 // cannot be opened stays as it is; a disk that is smaller than it was is an error.
@@ -114,4 +88,10 @@ func (s *diskSet) inventory() []inventory.Disk {
 		list = append(list, inventory.Disk{Device: d.name, Bytes: d.size, Block: d.dev.Block()})
 	}
 	return list
+}
+
+// isBlock tells whether a path is a block device.
+func isBlock(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode()&os.ModeDevice != 0
 }

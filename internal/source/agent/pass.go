@@ -81,6 +81,7 @@ func (c *cutter) pass(ctx context.Context, queue int, read func() error) (result
 		return result, err
 	}
 	clear(todo)
+	c.s.a.readLater()
 	for _, d := range c.s.a.disks.all {
 		d.named.Store(0)
 	}
@@ -94,6 +95,9 @@ func (c *cutter) readings(ctx context.Context, items chan<- item) []blocktrack.R
 	for i, d := range c.s.a.disks.all {
 		todo := c.s.a.todo[i]
 		d.scanned.Store(0)
+		if d.lost() != nil {
+			continue
+		}
 		d.named.Store(todo.Bytes())
 		named += todo.Bytes()
 		list = append(list, blocktrack.Reading{
@@ -101,7 +105,7 @@ func (c *cutter) readings(ctx context.Context, items chan<- item) []blocktrack.R
 			Emit: func(chunk blocktrack.Chunk) error { return c.pack(ctx, items, i, chunk) },
 		})
 	}
-	if c.s.a.complete && named > backlogFrom {
+	if c.s.a.complete && named > backlogFrom && c.s.a.disks.absent() == nil {
 		c.s.phase(replication.PhaseBacklog, "", "")
 	}
 	return list

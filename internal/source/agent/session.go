@@ -204,6 +204,19 @@ func (s *session) snapshot() (replication.Progress, time.Time) {
 
 // announce tells the server the machine and its disks and learns their volumes.
 func (s *session) announce(ctx context.Context) ([]replication.Volume, error) {
+	m := &replication.Disks{}
+	for _, d := range s.a.disks.all {
+		m.Disks = append(m.Disks, replication.Disk{Device: d.name, Size: d.size})
+	}
+	if s.welcome.Version >= replication.IdentityVersion && s.a.outside == nil {
+		for i, identity := range inventory.DiskIdentities(s.a.disks.names()) {
+			d := s.a.disks.all[i]
+			if d.lost() == nil && identity != "" {
+				d.identity = identity
+			}
+			m.Disks[i].Identity, s.a.props.Disks[i].Identity = d.identity, d.identity
+		}
+	}
 	s.a.props.Tracker = s.a.tracker.Name()
 	props, err := json.Marshal(s.a.props)
 	if err != nil {
@@ -211,15 +224,6 @@ func (s *session) announce(ctx context.Context) ([]replication.Volume, error) {
 	}
 	if err := s.conn.Queue(&replication.Inventory{JSON: props}); err != nil {
 		return nil, err
-	}
-	m := &replication.Disks{}
-	for _, d := range s.a.disks.all {
-		m.Disks = append(m.Disks, replication.Disk{Device: d.name, Size: d.size})
-	}
-	if s.welcome.Version >= replication.IdentityVersion && s.a.outside == nil {
-		for i, identity := range inventory.DiskIdentities(s.a.disks.names()) {
-			m.Disks[i].Identity, s.a.disks.all[i].identity = identity, identity
-		}
 	}
 	if err := s.conn.Send(m); err != nil {
 		return nil, err

@@ -76,6 +76,7 @@ func (s *session) resume(now head) {
 		a.log.Info("the kernel went on tracking: only what changed is read", "head", now.number)
 	}
 	a.adopted = false
+	a.readLater()
 	a.stand(next)
 }
 

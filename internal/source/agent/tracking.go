@@ -39,7 +39,9 @@ func (a *agent) openTracker() error {
 	}
 	var disks []ebpf.Disk
 	blocks := 0
-	for _, d := range a.disks.all {
+	present := a.disks.present()
+	for _, i := range present {
+		d := a.disks.all[i]
 		disks = append(disks, ebpf.Disk{Path: d.name, Size: d.size})
 		if d.dev.Block() {
 			blocks++
@@ -52,7 +54,11 @@ func (a *agent) openTracker() error {
 	var reason *ebpf.UnavailableError
 	switch {
 	case err == nil:
-		a.tracker, a.live = tracker, tracker
+		a.live = tracker
+		if len(present) < len(a.disks.all) {
+			a.live = someDisks{tracker, present, len(a.disks.all)}
+		}
+		a.tracker = a.live
 		a.log.Info("tracking writes in the kernel", "tracker", tracker.Name(), "grain", tracker.Grain(), "pinned", a.pinned != nil)
 	case a.cfg.Tracker == trackerEBPF && !again:
 		return fmt.Errorf("%w; with --tracker auto or scan the disks are scanned for changes instead", err)

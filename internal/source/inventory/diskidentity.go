@@ -20,11 +20,23 @@ const maxIdentity = 256
 // also where it cannot be read, which is not this function's to report.
 func DiskIdentities(devices []string) []string { return Collector{}.diskIdentities(devices) }
 
+// DiskClaims lists all that tells what a disk is, the best first; other disks may
+// claim some of it, too.
+func (c Collector) DiskClaims(device string) []string {
+	var claims []string
+	for _, claim := range append(c.hardwareIdentities(device), contentIdentities(device)...) {
+		if len(claim) <= maxIdentity {
+			claims = append(claims, claim)
+		}
+	}
+	return claims
+}
+
 func (c Collector) diskIdentities(devices []string) []string {
 	candidates := make([][]string, len(devices))
 	times := map[string]int{}
 	for i, device := range devices {
-		candidates[i] = append(c.hardwareIdentities(device), contentIdentities(device)...)
+		candidates[i] = c.DiskClaims(device)
 		for _, identity := range candidates[i] {
 			times[identity]++
 		}
@@ -32,7 +44,7 @@ func (c Collector) diskIdentities(devices []string) []string {
 	identities := make([]string, len(devices))
 	for i := range devices {
 		for _, identity := range candidates[i] {
-			if times[identity] == 1 && len(identity) <= maxIdentity {
+			if times[identity] == 1 {
 				identities[i] = identity
 				break
 			}

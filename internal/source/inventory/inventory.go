@@ -73,9 +73,7 @@ func (c Collector) Collect(disks []Disk, o Overrides) (drs.SourceProperties, err
 			return drs.SourceProperties{}, fmt.Errorf("take inventory: %w", err)
 		}
 	}
-	for _, d := range disks {
-		p.Disks = append(p.Disks, drs.Disk{Device: d.Device, Bytes: d.Bytes, Bus: c.bus(d)})
-	}
+	p.Disks = c.Disks(disks)
 	o.Apply(&p)
 	return p, nil
 }
@@ -98,6 +96,14 @@ func (o Overrides) Apply(p *drs.SourceProperties) {
 	if o.BootMode != drs.BootUnknown {
 		p.BootMode = o.BootMode
 	}
+}
+
+// Disks describes the disks.
+func (c Collector) Disks(disks []Disk) (out []drs.Disk) {
+	for _, d := range disks {
+		out = append(out, drs.Disk{Device: d.Device, Bytes: d.Bytes, Bus: c.bus(d)})
+	}
+	return out
 }
 
 // OnlyImages tells whether no disk is a block device of this machine.
@@ -335,7 +341,7 @@ func (c Collector) bus(d Disk) drs.DiskBus {
 }
 
 // WholeDisks lists the paths of the machine's disks that could be replicated:
-// no partitions, no memory disks, nothing empty or read-only.
+// no partitions, no memory disks, nothing empty, read-only or removable.
 func (c Collector) WholeDisks() ([]string, error) {
 	entries, err := os.ReadDir(c.path("sys/block"))
 	if err != nil {
@@ -349,7 +355,8 @@ func (c Collector) WholeDisks() ([]string, error) {
 			strings.HasPrefix(name, "dm-"), strings.HasPrefix(name, "md"), strings.HasPrefix(name, "sr"),
 			strings.HasPrefix(name, "fd"), strings.HasPrefix(name, "nbd"):
 			continue
-		case c.line("sys/block/"+name+"/size") == "0", c.line("sys/block/"+name+"/ro") == "1":
+		case c.line("sys/block/"+name+"/size") == "0", c.line("sys/block/"+name+"/ro") == "1",
+			c.line("sys/block/"+name+"/removable") == "1":
 			continue
 		}
 		disks = append(disks, "/dev/"+strings.ReplaceAll(name, "!", "/"))

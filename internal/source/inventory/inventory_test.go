@@ -147,7 +147,7 @@ func TestWholeDisks(t *testing.T) {
 		"sys/block/vda/size": "100", "sys/block/vda/ro": "0",
 		"sys/block/sr0/size": "100", "sys/block/loop0/size": "100", "sys/block/dm-0/size": "100",
 		"sys/block/sdb/size": "0", "sys/block/sdc/size": "5", "sys/block/sdc/ro": "1",
-		"sys/block/cciss!c0d0/size": "7",
+		"sys/block/cciss!c0d0/size": "7", "sys/block/sdd/size": "9", "sys/block/sdd/removable": "1",
 	})
 	disks, err := c.WholeDisks()
 	if err != nil || !slices.Equal(disks, []string{"/dev/cciss/c0d0", "/dev/vda"}) {

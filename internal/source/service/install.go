@@ -152,7 +152,7 @@ func (p Place) Uninstall(ctx context.Context, purge bool) error {
 
 // stateFiles are what an agent keeps in its state directory. Nothing else is
 // removed: the user named the directory.
-var stateFiles = []string{"identity.json", "lock"}
+var stateFiles = []string{"identity.json", "disks.json", "lock"}
 
 func (p Place) purge(state string) error {
 	files := slices.Clone(stateFiles)

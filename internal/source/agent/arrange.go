@@ -1,0 +1,159 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"lifeboat/internal/replication"
+	"lifeboat/internal/source/blocktrack"
+	"lifeboat/internal/source/inventory"
+)
+
+// errDisksChanged ends a session whose disks are not those any more that the agent
+// is to replicate: one came, or came back. The next one begins at once, with them.
+var errDisksChanged = errors.New("the disks to replicate are others now")
+
+// look finds the disks to replicate as they are called now.
+func (a *agent) look() (choices []choice, all bool, err error) {
+	m, err := loadMemory(a.cfg.State)
+	if err != nil {
+		return nil, false, err
+	}
+	now := machineDisks{identities: inventory.Collector{}.DiskClaims}
+	if !onlyFiles(a.cfg.Disks, m) {
+		if now.whole, err = a.cfg.WholeDisks(); err != nil {
+			return nil, false, err
+		}
+	}
+	return choose(a.cfg.Disks, m, now)
+}
+
+// arrange opens the disks to replicate, and those that are to be taken up. A disk that
+// is remembered and not there is one of them, and lost; if none is there it is an error.
+func (a *agent) arrange(fresh ...string) error {
+	choices, all, err := a.look()
+	if err != nil {
+		return err
+	}
+	for _, path := range fresh {
+		choices = append(choices, choice{memoryDisk: memoryDisk{Name: path}})
+	}
+	switch {
+	case len(choices) == 0:
+		return errors.New("this machine has no disk of its own: name what to replicate with --disk")
+	case len(choices) > replication.MaxDisks:
+		return fmt.Errorf("%d disks: a source server has at most %d: name those to replicate with --disk", len(choices), replication.MaxDisks)
+	}
+	set := &diskSet{}
+	for _, c := range choices {
+		d, err := a.openChoice(c, slices.ContainsFunc(choices, func(other choice) bool { return other.lost == "" && other.Name == c.Name }))
+		if err != nil {
+			a.closeOthers(set)
+			return err
+		}
+		set.all = append(set.all, d)
+	}
+	if len(set.present()) == 0 {
+		a.closeOthers(set)
+		return set.absent()
+	}
+	if a.disks != nil {
+		old := a.disks
+		a.disks = set
+		a.closeOthers(old)
+	}
+	a.disks, a.whole = set, all
+	return nil
+}
+
+// goneSuffix tells a disk that is gone from the one that has its name now.
+const goneSuffix = " (gone)"
+
+// openChoice opens a disk, or goes on with it if it is open. taken: a disk that is
+// there has its name.
+func (a *agent) openChoice(c choice, taken bool) (*disk, error) {
+	if a.disks != nil {
+		for _, d := range a.disks.all {
+			if d.name == c.Name && c.lost == "" && d.lost() == nil && d.dev.Block() == isBlock(c.Name) {
+				if _, err := d.dev.Size(); err == nil {
+					return d, nil
+				}
+			}
+		}
+	}
+	d := &disk{name: c.Name, arg: c.Arg, identity: c.Identity, size: c.Bytes}
+	if c.lost != "" {
+		if taken {
+			d.name += goneSuffix
+		}
+		d.dev = lostDevice{d.name, true, errors.New(c.lost)}
+		return d, nil
+	}
+	dev, err := blocktrack.Open(c.Name)
+	if err != nil {
+		return nil, err
+	}
+	d.dev = dev
+	if d.size, err = dev.Size(); err != nil {
+		_ = dev.Close() // read only: nothing can be lost
+		return nil, err
+	}
+	return d, nil
+}
+
+// closeOthers closes the disks of a set that are none of the agent's.
+func (a *agent) closeOthers(set *diskSet) {
+	for _, d := range set.all {
+		ours := false
+		if a.disks != nil {
+			for _, own := range a.disks.all {
+				ours = ours || own == d
+			}
+		}
+		if !ours {
+			_ = d.dev.Close() // read only: nothing can be lost
+			d.setTable(nil)
+		}
+	}
+}
+
+// rearrange goes on with the disks as they are now, between sessions.
+func (a *agent) rearrange() error {
+	fresh := a.fresh
+	a.fresh = nil
+	if err := a.arrange(fresh...); err != nil {
+		return err
+	}
+	a.props.Disks = inventory.Collector{}.Disks(a.disks.inventory())
+	a.loaded, a.complete, a.standing = false, false, nil
+	if err := a.openTracker(); err != nil {
+		return err
+	}
+	return a.remember()
+}
+
+// remember keeps which disks are replicated for the next start.
+func (a *agent) remember() error {
+	if a.outside != nil {
+		return nil // whoever runs the machine knows
+	}
+	was, err := loadMemory(a.cfg.State)
+	if err != nil {
+		return err
+	}
+	m := memory{Version: memoryVersion, All: a.whole}
+	identities := inventory.DiskIdentities(a.disks.names())
+	for i, d := range a.disks.all {
+		if d.lost() == nil && identities[i] != "" {
+			d.identity = identities[i]
+		}
+		arg := d.arg
+		if arg == "" && !a.whole {
+			arg = strings.TrimSuffix(d.name, goneSuffix)
+		}
+		m.Disks = append(m.Disks, memoryDisk{Arg: arg, Name: strings.TrimSuffix(d.name, goneSuffix), Identity: d.identity, Bytes: d.size})
+	}
+	return m.save(a.cfg.State, was)
+}
