@@ -131,7 +131,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer closeState(lock)
 
-	a := &agent{cfg: cfg, log: cfg.Logger, hooks: hooks{cfg.Hooks}}
+	a := &agent{cfg: cfg, log: cfg.Logger, hooks: hooks{dir: cfg.Hooks}}
 	a.throttle = new(replication.Throttle)
 	if err := a.openDisks(ctx); err != nil {
 		return err

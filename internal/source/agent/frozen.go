@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"time"
 
@@ -149,7 +150,7 @@ func (c *cutter) frozenCut(ctx context.Context) (sealed bool, err error) {
 		if !thawed {
 			thawed = true
 			held, thawErr = frozen.Thaw()
-			a.hooks.after(ctx, a.log)
+			application = a.hooks.after(ctx, a.log) && application
 		}
 	}
 	result, err := c.pass(ctx, frozenQueue, func() (err error) {
@@ -162,6 +163,9 @@ func (c *cutter) frozenCut(ctx context.Context) (sealed bool, err error) {
 	c.unsealed = c.unsealed || result.chunks > 0
 	if err != nil {
 		return false, err
+	}
+	if thawErr == nil && held > a.cfg.FreezeBound {
+		thawErr = fmt.Errorf("the filesystems were frozen for longer than %s", a.cfg.FreezeBound)
 	}
 	whole := quiet && thawErr == nil
 	if !whole {

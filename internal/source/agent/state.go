@@ -84,7 +84,7 @@ func loadIdentity(dir string) (identity, error) {
 			return identity{}, fmt.Errorf("state directory: %w", err)
 		}
 		for _, e := range entries {
-			if name := e.Name(); name != lockFile && !strings.HasPrefix(name, "."+identityFile) && !strings.HasSuffix(name, tableSuffix) {
+			if name := e.Name(); name != lockFile && !strings.HasPrefix(name, "."+identityFile) && !strings.HasSuffix(name, tableSuffix) && name != memoryFile {
 				return identity{}, damaged(dir, fmt.Errorf("it holds %s but no %s", name, identityFile))
 			}
 		}
