@@ -36,7 +36,7 @@ dmsetup                               dmsetup        device-mapper    device-map
 lvm                                   lvm2           lvm2             lvm2         lvm2
 sfdisk                                fdisk          util-linux       util-linux   sfdisk
 gcc                                   gcc            gcc              gcc          gcc
-initdb|postgres|/usr/share/postgresql-common postgresql     postgresql-server postgresql  postgresql
+initdb|/usr/lib/postgresql/15/bin/initdb|/usr/lib/postgresql/17/bin/initdb postgresql     postgresql-server postgresql  postgresql
 mariadbd                              mariadb-server mariadb-server   mariadb      mariadb
 /usr/include/stdlib.h                 libc6-dev      glibc-devel      glibc        musl-dev
 /usr/lib/python3/dist-packages/boto3/__init__.py|/usr/lib/python3*/site-packages/boto3/__init__.py python3-boto3 python3-boto3 python-boto3 py3-boto3
