@@ -18,6 +18,37 @@ type proxy struct {
 	down  bool
 	conns map[net.Conn]bool
 	up    atomic.Int64 // bytes carried to the server
+	delay atomic.Int64 // of each way, in nanoseconds
+}
+
+// late copies what is read to w, each byte a while after it came.
+func (p *proxy) late(w io.Writer, r io.Reader) {
+	type piece struct {
+		b  []byte
+		at time.Time
+	}
+	line := make(chan piece, 1<<14)
+	go func() {
+		defer close(line)
+		for {
+			b := make([]byte, 64<<10)
+			n, err := r.Read(b)
+			if n > 0 {
+				line <- piece{b[:n], time.Now().Add(time.Duration(p.delay.Load()))}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	broken := false
+	for it := range line {
+		time.Sleep(time.Until(it.at)) // the line's length: nothing waits for it
+		if !broken {
+			_, err := w.Write(it.b)
+			broken = err != nil
+		}
+	}
 }
 
 // awaitStill waits until the server gets nothing but heartbeats, and returns how
@@ -108,7 +139,7 @@ func (p *proxy) carry(in net.Conn) {
 			if way[0] == out {
 				to = io.MultiWriter(out, counter{&p.up})
 			}
-			io.Copy(to, way[1])
+			p.late(to, way[1])
 			way[0].Close()
 			done <- struct{}{}
 		}()

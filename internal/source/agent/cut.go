@@ -221,7 +221,9 @@ func (c *cutter) seal(ctx context.Context, commit replication.Commit) error {
 		return errRefused
 	}
 	c.unsealed, c.answering, c.triesToRest = false, nil, 0
-	c.s.a.log.Info("recovery point", "taken", commit.Taken.UTC(), "consistency", consistencyNames[commit.Consistency],
+	// Not a line for each in a journal on a disk that is replicated: it would be a change
+	// for the next point, for ever.
+	c.s.a.log.Debug("recovery point", "taken", commit.Taken.UTC(), "consistency", consistencyNames[commit.Consistency],
 		"epoch", c.s.a.ledger.at().number, "dur", time.Since(begun))
 	return nil
 }

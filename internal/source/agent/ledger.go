@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"sync"
+	"time"
 
 	"lifeboat/internal/replication"
 	"lifeboat/internal/source/blocktrack"
@@ -15,6 +16,7 @@ type ledger struct {
 	mu      sync.Mutex
 	epochs  []openEpoch          // not acknowledged, oldest first
 	changes int                  // in all of them
+	doubt   []openEpoch          // of the session before: sent, and what became of them is not known
 	head    head                 // after the last acknowledged epoch
 	refused *replication.Refused // the server refused; cleared by rollback
 	settled chan struct{}        // closed and replaced when epochs or refused change
@@ -29,6 +31,7 @@ type head struct {
 type openEpoch struct {
 	id      uint64
 	changes []change
+	taken   time.Time // of the point that its commit asked for; zero: it was no point, or not committed
 }
 
 // change is a chunk that was sent.
@@ -57,6 +60,36 @@ func (l *ledger) note(c change) {
 	e.changes = append(e.changes, c)
 	l.changes++
 	c.disk.table.Put(c.chunk, c.entry, e.id)
+}
+
+// committing notes that the open epoch's commit is about to be sent, with the time of
+// its point, if it is one.
+func (l *ledger) committing(taken time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.epochs[len(l.epochs)-1].taken = taken
+}
+
+// resolve looks for the head that the server names among what was sent in the session
+// before and not acknowledged. Where it is the point that one of those epochs asked for,
+// by the time that only this agent gave it, as many commits later, then those epochs are
+// in the vault, and nothing else came since: another writer would have ended this one.
+func (l *ledger) resolve(now head, taken time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for k := range l.doubt {
+		if e := &l.doubt[k]; now.number != l.head.number+uint64(k)+1 || e.taken.IsZero() || !e.taken.Equal(taken) {
+			continue
+		}
+		for _, e := range l.doubt[:k+1] {
+			for _, c := range e.changes {
+				c.disk.table.Settle(c.chunk, c.entry, e.id)
+			}
+		}
+		l.doubt, l.head = nil, now
+		return true
+	}
+	return false
 }
 
 // crowded tells whether acknowledgements must come before there is more to wait for,
@@ -163,6 +196,10 @@ func (l *ledger) rollback(disks []*disk) []blocktrack.Changes {
 			d.table.Rollback()
 		}
 	}
+	l.doubt = l.epochs
+	if l.refused != nil {
+		l.doubt = nil // they are not in the vault
+	}
 	l.epochs, l.changes, l.refused = nil, 0, nil
 	l.notifyLocked()
 	return undone
@@ -172,7 +209,7 @@ func (l *ledger) rollback(disks []*disk) []blocktrack.Changes {
 func (l *ledger) reset(h head) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.epochs, l.changes, l.refused, l.head = nil, 0, nil, h
+	l.epochs, l.changes, l.doubt, l.refused, l.head = nil, 0, nil, nil, h
 }
 
 // idle tells whether all that was sent is acknowledged.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"lifeboat/internal/replication"
 	"lifeboat/internal/source/blocktrack"
@@ -51,6 +52,58 @@ func TestLedgerUndoesWhatWasNotAcknowledged(t *testing.T) {
 	}
 	if got := l.backlog(disks); got[0] != 0 {
 		t.Errorf("backlog %v after a rollback", got)
+	}
+}
+
+// A lost acknowledgement is found out by the head that the server names next: by its
+// number and the time of its point, and by nothing less.
+func TestLedgerResolvesALostAcknowledgement(t *testing.T) {
+	at := time.Unix(1000, 17)
+	for _, test := range []struct {
+		name  string
+		now   head
+		taken time.Time
+		want  []uint64 // of chunks 0 to 2; nil: not resolved
+	}{
+		{"the point", head{7, [32]byte{7}}, at, []uint64{3, 2, 1}},
+		{"nothing of it", head{5, [32]byte{5}}, at, nil},
+		{"another's point", head{7, [32]byte{7}}, at.Add(1), nil},
+		{"the progress before", head{6, [32]byte{6}}, at, nil},
+		{"more than was sent", head{8, [32]byte{8}}, at, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			table := blocktrack.NewTable(3*blocktrack.ChunkSize, func([]byte) blocktrack.Digest { return blocktrack.Digest{} })
+			disks := []*disk{{table: table}}
+			l := ledger{head: head{5, [32]byte{5}}}
+			send := func(chunk int64, d uint64) {
+				l.note(change{disks[0], chunk, blocktrack.Entry{d}, blocktrack.ChunkSize})
+			}
+			l.begin(1)
+			send(0, 1)
+			send(2, 1)
+			l.begin(2)
+			send(1, 2)
+			send(0, 3)
+			l.committing(at)
+			l.begin(3)
+			send(2, 9)
+			l.rollback(disks)
+			if got := l.resolve(test.now, test.taken); got != (test.want != nil) {
+				t.Fatalf("resolved: %t", got)
+			}
+			want, now := test.want, test.now
+			if want == nil {
+				want, now = []uint64{0, 0, 0}, head{5, [32]byte{5}}
+			}
+			for i, w := range want {
+				if e, err := table.Newest(int64(i)); err != nil || e[0] != w {
+					t.Errorf("chunk %d is %d, want %d; %v", i, e[0], w, err)
+				}
+			}
+			if l.at() != now {
+				t.Errorf("head %d", l.at().number)
+			}
+		})
 	}
 }
 

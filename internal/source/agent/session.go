@@ -175,8 +175,12 @@ func (s *session) report(ctx context.Context) error {
 		now, asOf := s.snapshot()
 		var err error
 		if now.Phase != told.Phase || now.Text != told.Text || !slices.Equal(now.Disks, told.Disks) {
+			line := s.statusLine(&now)
+			if now.Phase != told.Phase && now.Text == "" {
+				s.a.log.Info("replication", "status", line) // what has a text was logged with its cause
+			}
 			told, last = now, time.Now()
-			s.a.cfg.Status(s.statusLine(&now))
+			s.a.cfg.Status(line)
 			err = s.conn.Send(&now)
 		}
 		if err == nil && (asOf.After(toldAsOf) || time.Since(last) >= replication.HeartbeatEvery) {
@@ -259,7 +263,7 @@ func (s *session) prepare(ctx context.Context) error {
 		return err
 	}
 	now := head{s.welcome.HeadNumber, s.welcome.HeadHash}
-	if s.a.loaded && now == s.a.ledger.at() {
+	if s.a.loaded && (now == s.a.ledger.at() || s.a.ledger.resolve(now, s.welcome.PointTaken)) {
 		s.a.stand(s.standingAt(now))
 		return nil
 	}

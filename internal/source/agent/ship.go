@@ -168,6 +168,9 @@ func (p *shipper) commit(ctx context.Context, c replication.Commit) error {
 	}
 	p.open = false
 	c.Epoch = p.last
+	if c.Point {
+		p.s.a.ledger.committing(c.Taken)
+	}
 	return p.s.conn.Send(&c)
 }
 
