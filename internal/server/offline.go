@@ -91,7 +91,7 @@ func (o *OpenVault) PointOf(ctx context.Context, id drs.SourceServerID, epoch ui
 	}
 	d, err := db.OpenReader(o.Dir.databasePath())
 	if err != nil {
-		return "", nil //nolint:nilerr // a vault without its database is verified, too
+		return "", nil // a vault without its database is verified, too
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	point, err := d.PointOfEpoch(ctx, id, epoch)

@@ -149,7 +149,7 @@ func scarceSpace(path string) string {
 	if path == "" || unix.Statfs(path, &fs) != nil {
 		return ""
 	}
-	free, all := fs.Bavail*uint64(fs.Bsize), fs.Blocks*uint64(fs.Bsize) //nolint:gosec // a block's size is positive
+	free, all := fs.Bavail*uint64(fs.Bsize), fs.Blocks*uint64(fs.Bsize)
 	switch {
 	case fs.Flags&unix.ST_RDONLY != 0:
 		return fmt.Sprintf("the file system of the vault, %s, is mounted read-only: nothing is stored until it is mounted for writing", path)

@@ -32,7 +32,7 @@ func ReadLog(r io.Reader) (*Log, error) {
 	lines := bufio.NewReader(r)
 	for {
 		line, err := lines.ReadString('\n')
-		if err == io.EOF { //nolint:errorlint // as its documentation says
+		if err == io.EOF {
 			return l, nil
 		}
 		if err != nil {

@@ -88,7 +88,7 @@ func (c *cutter) auditSome(ctx context.Context) error {
 	}
 	if a.outside != nil {
 		if err := a.outside.Release(); err != nil {
-			return nil //nolint:nilerr // it proves nothing, and the next one may
+			return nil // it proves nothing, and the next one may
 		}
 	} else if quiet, err := a.live.Quiet(); err != nil || !quiet {
 		return err // looked at again once the disks are at rest

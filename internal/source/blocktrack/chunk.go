@@ -73,9 +73,10 @@ func (t *Table) compare(i int64, e Entry, read Blocks, raw []byte) (Chunk, bool)
 		if !bytes.Equal(block, zeros[:blockSize]) {
 			sum = t.head.sum(block)
 		}
-		switch c.Entry[b] = sum; {
-		case sum == was[b]:
-		case sum == t.zero:
+		c.Entry[b] = sum
+		switch sum {
+		case was[b]:
+		case t.zero:
 			c.Zero |= 1 << b
 		default:
 			c.Data |= 1 << b

@@ -41,7 +41,6 @@ type Table struct {
 	mu      sync.RWMutex
 	pending map[int64]pendingEntry // sent, not acknowledged: over settled
 	settled map[int64]Entry        // acknowledged or learned: over the file
-	spilled error                  // the file could not be written
 }
 
 type pendingEntry struct {

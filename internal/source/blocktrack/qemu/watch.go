@@ -54,11 +54,11 @@ func Watch(orders io.Reader, replies io.Writer) error {
 			}
 		case o, more := <-lines:
 			if !more {
+				err := w.takeOver()
 				if !errors.Is(readErr, io.EOF) {
-					w.takeOver()
-					return fmt.Errorf("guard: read orders: %w", readErr)
+					err = errors.Join(fmt.Errorf("guard: read orders: %w", readErr), err)
 				}
-				return w.takeOver()
+				return err
 			}
 			var r reply
 			var err error
@@ -103,7 +103,7 @@ func (w *watch) begin() error {
 	}
 	g, err := dialGuest(w.machine.Agent, guestAnswers)
 	if err != nil {
-		return nil //nolint:nilerr // it tells when it is to freeze
+		return nil // it tells when it is to freeze
 	}
 	defer g.close()
 	frozen, err := g.frozen(guestAnswers)
@@ -163,7 +163,7 @@ func (w *watch) takeOver() error {
 	defer cancel()
 	m, err := dial(ctx, w.machine.QMP)
 	if err != nil {
-		return nil //nolint:nilerr // QEMU is gone, or has the owner's successor, who does it
+		return nil // QEMU is gone, or has the owner's successor, who does it
 	}
 	defer m.close()
 	if err := m.sweep(ctx, w.machine.ID, nil); err != nil {
