@@ -187,8 +187,8 @@ func (tx Tx) restoreRow(ctx context.Context, table string, columns map[string]bo
 			return err
 		}
 	}
-	query := "INSERT INTO " + table + " (" + strings.Join(names, ", ") + ") VALUES (?" + strings.Repeat(", ?", len(names)-1) + ")"
-	_, err := tx.Tx.Tx.ExecContext(ctx, query, values...) //nolint:gosec // the names are the table's own
+	query := "INSERT INTO " + table + " (" + strings.Join(names, ", ") + ") VALUES (?" + strings.Repeat(", ?", len(names)-1) + ")" //nolint:gosec // the names are the table's own
+	_, err := tx.Tx.Tx.ExecContext(ctx, query, values...)
 	return err
 }
 
