@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -66,5 +67,25 @@ func TestRegistrationsAreRecordedAndHeldBack(t *testing.T) {
 		if got := w.Header().Get("Retry-After"); c.pace != nil && got != "2" {
 			t.Errorf("Retry-After %q", got)
 		}
+	}
+}
+
+// Many machines are installed at once: an agent that is asked to come later does.
+func TestAgentRegistersWhenTheServerHasTime(t *testing.T) {
+	r := newRig(t, nil)
+	g := registrar(r.authority, r.vault, r.backend).(ingest.Registrar)
+	busy := 2
+	g.Throttle = func(drs.Account) error {
+		if busy--; busy >= 0 {
+			return &drs.Error{Kind: drs.KindThrottled, Message: "Too many registrations", RetryAfter: 10 * time.Millisecond}
+		}
+		return nil
+	}
+	r.register(g)
+	a := runAgent(r.config(filepath.Join(t.TempDir(), "agent"), image(t, 1<<20, seed(t))))
+	r.catalog.await(t, "the agent's first point", func() bool { return len(r.catalog.points) > 0 })
+	a.stop(t)
+	if busy >= 0 {
+		t.Error("nobody held the agent back")
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -99,6 +100,14 @@ func (a *agent) register(ctx context.Context) error {
 		return fmt.Errorf("register: %w", err)
 	}
 	reply, err := post(ctx, client, server.JoinPath(replication.RegisterPath).String(), body)
+	for busy := (*busyError)(nil); errors.As(err, &busy); {
+		wait := jitter(busy.after)
+		a.log.Info("the server takes no more registrations at this moment", "err", err, "retry_in", wait.Round(time.Millisecond))
+		if !sleep(ctx, wait) {
+			return context.Cause(ctx)
+		}
+		reply, err = post(ctx, client, server.JoinPath(replication.RegisterPath).String(), body)
+	}
 	if err != nil {
 		return fmt.Errorf("register at %s: %w", a.cfg.Server, explain(err))
 	}
@@ -231,15 +240,37 @@ func post(ctx context.Context, client *http.Client, url string, body []byte) (re
 		if json.Unmarshal(raw, &refusal) != nil || refusal.Message == "" {
 			return reply, fmt.Errorf("the server answered %s: check that --server is the address of a Lifeboat server's API", response.Status)
 		}
-		if response.StatusCode < http.StatusInternalServerError && response.StatusCode != http.StatusTooManyRequests {
-			return reply, turnedAway(errors.New(refusal.Message))
+		told := errors.New(refusal.Message)
+		switch {
+		case response.StatusCode == http.StatusTooManyRequests:
+			return reply, &busyError{error: told, after: retryAfter(response.Header)}
+		case response.StatusCode < http.StatusInternalServerError:
+			return reply, turnedAway(told)
 		}
-		return reply, errors.New(refusal.Message)
+		return reply, told
 	}
 	if err := json.Unmarshal(raw, &reply); err != nil {
 		return reply, fmt.Errorf("the reply is not usable: %w", err)
 	}
 	return reply, nil
+}
+
+// busyError: the server asks to be left alone for a while. Many machines register at
+// once where many are installed at once.
+type busyError struct {
+	error
+	after time.Duration
+}
+
+func (e *busyError) Unwrap() error { return e.error }
+
+// retryAfter is what the server asks for, between a second and a minute.
+func retryAfter(h http.Header) time.Duration {
+	seconds, err := strconv.Atoi(h.Get("Retry-After"))
+	if err != nil {
+		return time.Second
+	}
+	return min(max(time.Duration(seconds)*time.Second, time.Second), time.Minute)
 }
 
 // explain adds the next step to the errors of a connection.
