@@ -34,7 +34,7 @@ test: setup-test ## all tests; quiet when green
 	@$(call quietly,$(GO) vet ./...)
 	@status=0; \
 	$(call quietly,$(GO) test -timeout 10m ./cmd/... ./internal/...) || status=1; \
-	$(call quietly,$(GO) test -timeout 15m -p 1 ./test/...) || status=1; \
+	$(call quietly,$(GO) test -count=1 -timeout 15m -p 1 ./test/...) || status=1; \
 	exit $$status
 
 .PHONY: race
