@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // accelerator is what executes guests.
@@ -118,24 +119,18 @@ func probeKVM(ctx context.Context, program string) accelerator {
 func runProbe(ctx context.Context, program string, accel accelerator, limit time.Duration) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	dir, err := os.MkdirTemp("", "lifeboat-probe-")
+	disk, err := probeDisk()
 	if err != nil {
-		return err
+		return fmt.Errorf("make the test guest's disk: %w", err)
 	}
-	defer os.RemoveAll(dir)
-	disk := filepath.Join(dir, "disk")
-	if err := os.WriteFile(disk, bootSector, 0o600); err != nil {
-		return err
-	}
-	if err := os.Truncate(disk, 1<<20); err != nil { // below a cylinder the BIOS boots nothing
-		return err
-	}
+	defer disk.Close() //nolint:errcheck // memory
 	var output strings.Builder
 	//nolint:noctx // ended below, which tells a guest that hangs from a process that the kernel holds
 	cmd := exec.Command(program, "-accel", accel.option, "-cpu", accel.cpu, "-machine", "q35", "-m", "16M",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-drive", "file=disk,format=raw,if=virtio,readonly=on", "-device", "isa-debug-exit,iobase=0xf4,iosize=4")
-	cmd.Dir, cmd.Stderr = dir, &output
+		"-drive", "file=/proc/self/fd/3,format=raw,if=virtio,readonly=on",
+		"-device", "isa-debug-exit,iobase=0xf4,iosize=4")
+	cmd.Dir, cmd.Stderr, cmd.ExtraFiles = "/", &output, []*os.File{disk}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = killTime
 	if err := cmd.Start(); err != nil {
@@ -162,6 +157,24 @@ func runProbe(ctx context.Context, program string, accel accelerator, limit time
 		err = fmt.Errorf("%w, and process %d is stuck in the kernel", err, cmd.Process.Pid)
 	}
 	return err
+}
+
+// probeDisk holds bootSector in memory: a process that is killed while it probes
+// leaves nothing behind.
+func probeDisk() (*os.File, error) {
+	fd, err := unix.MemfdCreate("probe", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	disk := os.NewFile(uintptr(fd), "probe")
+	if _, err = disk.Write(bootSector); err == nil {
+		err = disk.Truncate(1 << 20) // below a cylinder the BIOS boots nothing
+	}
+	if err != nil {
+		_ = disk.Close()
+		return nil, err
+	}
+	return disk, nil
 }
 
 func probeResult(err error, output string) error {
