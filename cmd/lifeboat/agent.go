@@ -58,6 +58,7 @@ type agentFlags struct {
 	CPUs     int        `name:"cpus" placeholder:"N" help:"CPUs of the source server, where a disk image is not this machine's."`
 	Memory   string     `placeholder:"SIZE" help:"Memory of the source server, as in 2GiB, likewise."`
 	BootMode string     `placeholder:"MODE" help:"bios or uefi, likewise; read off the disk by default."`
+	Metrics  string     `placeholder:"ADDR" help:"Serve metrics for Prometheus at http://ADDR/metrics: HOST:PORT, of which 127.0.0.1 keeps them on this machine, or unix:FILE. Not served by default."`
 	LogLevel slog.Level `default:"info" help:"debug, info, warn or error."`
 }
 
@@ -104,6 +105,14 @@ func (c *protectCommand) Run(ctx context.Context) error {
 			log.Warn("status not told", "err", err)
 		}
 	}
+	metrics := agent.NewMetrics()
+	if c.Metrics != "" {
+		stop, err := serveMetrics(c.Metrics, metrics, log)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	err = agent.Run(ctx, agent.Config{
 		AuditIn: auditIn, FreezeBound: c.Freeze, Guard: []string{self, "guard"}, Hooks: c.Hooks,
 		Server: c.Server, CAFile: c.CACert, Token: c.Token, TokenFile: c.TokenFile, State: c.State, Disks: c.Disk,
@@ -111,7 +120,7 @@ func (c *protectCommand) Run(ctx context.Context) error {
 			QMP: c.QMP, GuestAgent: c.GuestAgent, Scratch: c.Scratch, Guard: []string{self, "guard", "qemu"},
 		},
 		Overrides: overrides, BootMode: bootMode, Epoch: c.Epoch, Version: version,
-		Status: status, Logger: log,
+		Status: status, Metrics: metrics, Logger: log,
 	})
 	if err != nil {
 		if told := systemd.Status(err.Error(), false); told != nil {

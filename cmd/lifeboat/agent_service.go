@@ -115,7 +115,7 @@ func (c *agentInstallCommand) args() []string {
 		args = append(args, "--disk", d)
 	}
 	args = append(args, "--tracker", c.Tracker, "--audit-days", strconv.Itoa(c.AuditDays), "--freeze", c.Freeze.String(), "--log-level", c.LogLevel.String())
-	for _, flag := range [][2]string{{"--qmp", c.QMP}, {"--guest-agent", c.GuestAgent}, {"--scratch", c.Scratch}, {"--hooks", c.Hooks}, {"--hostname", c.Hostname}, {"--memory", c.Memory}, {"--boot-mode", c.BootMode}} {
+	for _, flag := range [][2]string{{"--qmp", c.QMP}, {"--guest-agent", c.GuestAgent}, {"--scratch", c.Scratch}, {"--hooks", c.Hooks}, {"--hostname", c.Hostname}, {"--memory", c.Memory}, {"--boot-mode", c.BootMode}, {"--metrics", c.Metrics}} {
 		if flag[1] != "" {
 			args = append(args, flag[0], flag[1])
 		}

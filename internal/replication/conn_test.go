@@ -130,7 +130,7 @@ func TestThrottleKeepsTheRate(t *testing.T) {
 		start := time.Now()
 		send := func(bytes int) {
 			for range bytes / 65536 {
-				if err := th.Wait(t.Context(), 65536); err != nil {
+				if _, err := th.Wait(t.Context(), 65536); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -32,12 +32,12 @@ func (t *Throttle) Set(mbps uint32) {
 	t.mu.Unlock()
 }
 
-// Wait blocks until n more bytes may be sent.
-func (t *Throttle) Wait(ctx context.Context, n int) error {
+// Wait blocks until n more bytes may be sent, and tells for how long.
+func (t *Throttle) Wait(ctx context.Context, n int) (time.Duration, error) {
 	t.mu.Lock()
 	if t.rate == 0 {
 		t.mu.Unlock()
-		return nil
+		return 0, nil
 	}
 	now := time.Now()
 	if earliest := now.Add(-throttleBurst); t.due.Before(earliest) {
@@ -51,7 +51,7 @@ func (t *Throttle) Wait(ctx context.Context, n int) error {
 	changed := t.changed
 	t.mu.Unlock()
 	if pause <= 0 {
-		return nil
+		return 0, nil
 	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -59,7 +59,7 @@ func (t *Throttle) Wait(ctx context.Context, n int) error {
 	case <-timer.C:
 	case <-changed:
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return time.Since(now), context.Cause(ctx)
 	}
-	return nil
+	return time.Since(now), nil
 }

@@ -79,6 +79,9 @@ type Config struct {
 	// goroutine at a time. nil: nobody.
 	Status func(line string)
 
+	// Metrics is told what the agent does; nil: nobody.
+	Metrics *Metrics
+
 	// Now is the clock that certificates are judged by; nil: the system's.
 	Now func() time.Time
 
@@ -184,6 +187,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics()
+	}
 	if c.WholeDisks == nil {
 		c.WholeDisks = wholeMachine
 	}
@@ -283,6 +289,7 @@ func (a *agent) replicate(ctx context.Context) error {
 			return err
 		}
 		welcomed, err := a.session(ctx)
+		a.cfg.Metrics.connected.Store(false)
 		a.rollback()
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // told to stop, it has no more to say
@@ -312,6 +319,7 @@ func (a *agent) replicate(ctx context.Context) error {
 		} else if err := a.whereabouts(ctx); err != nil {
 			return err
 		}
+		a.cfg.Metrics.breaks.Add(1)
 		wait := jitter(pause)
 		a.cfg.Status(fmt.Sprintf("CONNECTING: source server %s: %v", a.id.SourceServerID, err))
 		a.log.Warn("replication interrupted", "err", err, "retry_in", wait.Round(time.Millisecond))

@@ -220,6 +220,13 @@ func (c *cutter) seal(ctx context.Context, commit replication.Commit) error {
 	if refused != nil {
 		return errRefused
 	}
+	c.s.a.cfg.Metrics.points[commit.Consistency].Add(1)
+	if commit.Consistency != replication.ConsistencyFuzzy {
+		c.s.a.cfg.Metrics.holds(commit.Taken)
+	}
+	if commit.Freeze > 0 {
+		c.s.a.cfg.Metrics.freezes.Observe(commit.Freeze.Seconds())
+	}
 	c.unsealed, c.answering, c.triesToRest = false, nil, 0
 	// Not a line for each in a journal on a disk that is replicated: it would be a change
 	// for the next point, for ever.
@@ -309,7 +316,7 @@ func (c *cutter) stall(ctx context.Context, err error, next string) error {
 	}
 	if err := c.s.a.disks.reopen(); err != nil {
 		c.s.a.log.Debug("disk still not as it was", "err", err)
-		c.s.a.rescan()
+		c.s.a.rescan(diskReturned)
 		return nil // the next pass meets it again
 	}
 	if err := c.s.a.openTracker(); err != nil {

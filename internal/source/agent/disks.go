@@ -30,6 +30,9 @@ type disk struct {
 	// identity tells the disk from others, whatever its name; empty: nothing does.
 	identity string
 
+	meter *diskMeter // set at the beginning of each session
+	whole reason     // why all of it is to be read; empty: it is not, or that was counted
+
 	scanned atomic.Int64 // bytes dealt with in the latest pass
 	named   atomic.Int64 // bytes that the pass under way was to deal with, where a tracker named them
 }

@@ -138,6 +138,7 @@ func (c *cutter) frozenCut(ctx context.Context) (sealed bool, err error) {
 		a.hooks.after(ctx, a.log)
 		a.log.Warn("no frozen cut", "err", err)
 		a.freezer.gaveUp(time.Now())
+		a.cfg.Metrics.abandoned.Add(1)
 		return false, nil
 	}
 	// Until the thaw: no file is touched, nothing is logged.
@@ -174,6 +175,7 @@ func (c *cutter) frozenCut(ctx context.Context) (sealed bool, err error) {
 		}
 		a.log.Warn("a frozen cut came to nothing", "err", thawErr, "freeze", held, "changed_bytes", result.bytes)
 		a.freezer.gaveUp(time.Now())
+		a.cfg.Metrics.abandoned.Add(1)
 		return false, nil
 	}
 	consistency := replication.ConsistencyCrash

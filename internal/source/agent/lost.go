@@ -72,7 +72,7 @@ func (s *diskSet) absent() error {
 func (a *agent) readLater() {
 	for i, d := range a.disks.all {
 		if d.lost() != nil {
-			a.todo[i] = blocktrack.Changes{All: true}
+			a.todo[i], d.whole = blocktrack.Changes{All: true}, diskReturned
 		}
 	}
 }

@@ -45,7 +45,7 @@ func (a *agent) openOutside(ctx context.Context) error {
 		return fmt.Errorf("the machine has %d disks, a source server has at most %d: name some with --disk", len(set.all), replication.MaxDisks)
 	}
 	a.outside, a.tracker, a.live, a.disks = tracker, tracker, tracker, set
-	a.rescan()
+	a.rescan(nobodyTracked)
 	return nil
 }
 

@@ -99,9 +99,13 @@ func (c *cutter) readings(ctx context.Context, items chan<- item) []blocktrack.R
 			continue
 		}
 		d.named.Store(todo.Bytes())
+		if todo.All && d.whole != "" {
+			d.meter.rescanned(d.whole)
+			d.whole = ""
+		}
 		named += todo.Bytes()
 		list = append(list, blocktrack.Reading{
-			Device: d.dev, Table: d.table, Changes: todo, Done: &d.scanned,
+			Device: d.dev, Table: d.table, Changes: todo, Done: &d.scanned, Read: &d.meter.read,
 			Emit: func(chunk blocktrack.Chunk) error { return c.pack(ctx, items, i, chunk) },
 		})
 	}
@@ -127,6 +131,7 @@ func (c *cutter) takeChanges(ctx context.Context) (lost []blindness, err error) 
 	for i, named := range changes {
 		if named.All && a.live != nil && !a.todo[i].All {
 			lost = append(lost, blindness{a.disks.all[i].name, named.Why})
+			a.disks.all[i].whole = trackerLost
 			c.s.phase(replication.PhaseScanning, "", "")
 		}
 		a.todo[i] = blocktrack.Union(a.todo[i], named)
@@ -138,6 +143,7 @@ func (c *cutter) takeChanges(ctx context.Context) (lost []blindness, err error) 
 func (c *cutter) pack(ctx context.Context, items chan<- item, disk int, chunk blocktrack.Chunk) error {
 	it := item{disk: disk, chunk: chunk}
 	if chunk.Data != 0 {
+		c.s.a.disks.all[disk].meter.changed.Add(int64(chunk.Data.Len()) * vaultBlock)
 		// Where the line is what limits, smaller is faster.
 		fast := c.bulk && (len(items) <= queued/2 || !c.ship.line.slow.Load())
 		it.codec, it.packed, it.buf = c.packer.pack(chunk.Raw, fast)
@@ -181,6 +187,10 @@ func (c *cutter) shipAll(ctx context.Context, items <-chan item, result *passRes
 		result.chunks++
 		result.bytes += it.chunk.Bytes()
 		result.sent += int64(len(it.packed))
+		c.s.a.disks.all[it.disk].meter.sent.Add(int64(len(it.packed)))
+		if it.chunk.Data != 0 {
+			c.s.a.cfg.Metrics.packed[it.codec].Add(1)
+		}
 		if it.buf != nil {
 			c.packer.buffers.Put(it.buf)
 		}

@@ -72,7 +72,10 @@ func (a *agent) session(ctx context.Context) (welcomed bool, err error) {
 	if a.complete && a.live != nil {
 		s.progress.Phase = replication.PhaseBacklog // what came meanwhile is known; prepare may find otherwise
 	}
-	a.throttle.Set(welcome.Settings.ThrottleMbps)
+	a.setThrottle(welcome.Settings.ThrottleMbps)
+	a.cfg.Metrics.attach(a.disks.all)
+	a.cfg.Metrics.sessions.Add(1)
+	a.cfg.Metrics.connected.Store(true)
 
 	handshake()
 	group, inner := errgroup.WithContext(ctx)
@@ -91,6 +94,11 @@ func (a *agent) session(ctx context.Context) (welcomed bool, err error) {
 	err = group.Wait()
 	<-ended
 	return true, err
+}
+
+func (a *agent) setThrottle(mbps uint32) {
+	a.throttle.Set(mbps)
+	a.cfg.Metrics.throttle.Store(mbps)
 }
 
 // explainRefusal turns the TLS alert for this agent's certificate into advice.
@@ -114,14 +122,18 @@ func (s *session) receive(ctx context.Context) error {
 		}
 		switch m := m.(type) {
 		case *replication.Ack:
+			if m.Point == "" {
+				s.a.cfg.Metrics.progress.Add(1)
+			}
 			s.a.ledger.acknowledge(m)
 		case *replication.Refused:
+			s.a.cfg.Metrics.refused.Add(1)
 			s.a.ledger.refuse(m) // credit comes back for what the server passes over
 		case *replication.Credit:
 			s.window.Give(m.Bytes)
 		case *replication.Config:
 			s.a.log.Info("settings changed", "epoch", m.EpochSpacing, "throttle_mbps", m.ThrottleMbps)
-			s.a.throttle.Set(m.ThrottleMbps)
+			s.a.setThrottle(m.ThrottleMbps)
 			s.change(func() { s.settings = *m })
 		case *replication.PointRequest:
 			s.change(func() { s.requests = append(s.requests, m.Request) })
@@ -173,6 +185,8 @@ func (s *session) report(ctx context.Context) error {
 			return err
 		}
 		now, asOf := s.snapshot()
+		s.a.cfg.Metrics.look(&now, s.a.disks.all)
+		s.a.cfg.Metrics.holds(asOf)
 		var err error
 		if now.Phase != told.Phase || now.Text != told.Text || !slices.Equal(now.Disks, told.Disks) {
 			line := s.statusLine(&now)

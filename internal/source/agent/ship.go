@@ -150,11 +150,16 @@ func (p *shipper) pay(ctx context.Context, n int) error {
 		if err := p.s.conn.Flush(); err != nil {
 			return err
 		}
-		if err := p.s.window.Take(ctx, n); err != nil {
+		begun := time.Now()
+		err := p.s.window.Take(ctx, n)
+		p.s.a.cfg.Metrics.waited.Add(int64(time.Since(begun)))
+		if err != nil {
 			return err
 		}
 	}
-	return p.s.a.throttle.Wait(ctx, n)
+	held, err := p.s.a.throttle.Wait(ctx, n)
+	p.s.a.cfg.Metrics.held.Add(int64(held))
+	return err
 }
 
 // commit closes the open epoch, if there is one, with what c says. It does not

@@ -67,7 +67,7 @@ func (s *session) resume(now head) {
 			a.log.Info("all disks are read and compared: the vault has changed, and not by what this agent knows of", "head", now.number)
 		}
 		a.complete, a.noted = false, false
-		a.rescan()
+		a.rescan(whyWhole(before))
 		s.phase(replication.PhaseScanning, "", "")
 	case a.adopted:
 		a.todo = make([]blocktrack.Changes, len(a.disks.all))
@@ -78,6 +78,14 @@ func (s *session) resume(now head) {
 	a.adopted = false
 	a.readLater()
 	a.stand(next)
+}
+
+// whyWhole is why disks are read as a whole, given what was known of the vault.
+func whyWhole(before *standing) reason {
+	if before == nil {
+		return nobodyTracked
+	}
+	return vaultDiffers
 }
 
 // stand makes a standing the agent's, and that of the agent after it if it had one

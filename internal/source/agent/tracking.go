@@ -24,11 +24,12 @@ func (a *agent) openTracker() error {
 	if a.outside != nil {
 		return nil
 	}
-	again := a.tracker != nil
+	again, why := a.tracker != nil, nobodyTracked
 	if again {
+		why = diskReturned
 		_ = a.tracker.Close() // all is read anew: there is nothing to lose
 	}
-	a.rescan()
+	a.rescan(why)
 	a.pinned, a.adopted, a.noted = nil, false, false
 	a.tracker, a.live = blocktrack.Scan{Disks: len(a.disks.all)}, nil
 	if again || a.cfg.Tracker == trackerScan {
@@ -71,10 +72,11 @@ func (a *agent) openTracker() error {
 }
 
 // rescan has all of all disks read by the next pass.
-func (a *agent) rescan() {
+func (a *agent) rescan(why reason) {
 	a.todo = make([]blocktrack.Changes, len(a.disks.all))
 	for i := range a.todo {
 		a.todo[i].All = true
+		a.disks.all[i].whole = why
 	}
 }
 

@@ -32,7 +32,7 @@ var readBuffers = sync.Pool{New: func() any { b := alignedBuffer(readSize); retu
 //
 // A disk whose size is not the table's is a *ShrunkError or ErrGrown.
 func Read(ctx context.Context, dev Device, table *Table, changes Changes, workers int, done *atomic.Int64, emit func(Chunk) error) error {
-	return ReadAll(ctx, []Reading{{dev, table, changes, done, emit}}, workers)
+	return ReadAll(ctx, []Reading{{Device: dev, Table: table, Changes: changes, Done: done, Emit: emit}}, workers)
 }
 
 // Reading is what Read is asked for, of one of several disks.
@@ -41,6 +41,7 @@ type Reading struct {
 	Table   *Table
 	Changes Changes
 	Done    *atomic.Int64
+	Read    *atomic.Int64 // counts the bytes read from the device; nil: nothing does
 	Emit    func(Chunk) error
 }
 
@@ -59,6 +60,9 @@ func ReadAll(ctx context.Context, readings []Reading, workers int) error {
 		}
 		if r.Changes.All {
 			p.ranges = []Range{{0, r.Table.Size()}}
+		}
+		if r.Read != nil {
+			r.Device = counted{r.Device, r.Read}
 		}
 		turns.left = append(turns.left, turn{p, r})
 	}
@@ -88,6 +92,18 @@ func ReadAll(ctx context.Context, readings []Reading, workers int) error {
 		})
 	}
 	return group.Wait()
+}
+
+// counted counts the bytes read from a device.
+type counted struct {
+	Device
+	read *atomic.Int64
+}
+
+func (c counted) ReadAt(p []byte, off int64) (int, error) {
+	n, err := c.Device.ReadAt(p, off)
+	c.read.Add(int64(n))
+	return n, err
 }
 
 // turns hands out pieces of several disks, one of each after the other.

@@ -360,8 +360,8 @@ func TestReadAllIsFair(t *testing.T) {
 		return nil
 	}
 	err := ReadAll(context.Background(), []Reading{
-		{large, NewTable(64<<20, sum), Changes{All: true}, new(atomic.Int64), none},
-		{small, NewTable(4<<20, sum), Changes{All: true}, new(atomic.Int64), last},
+		{large, NewTable(64<<20, sum), Changes{All: true}, new(atomic.Int64), new(atomic.Int64), none},
+		{small, NewTable(4<<20, sum), Changes{All: true}, new(atomic.Int64), nil, last},
 	}, 1)
 	if err != nil || large.reads.Load() != 64<<20 || small.reads.Load() != 4<<20 {
 		t.Errorf("%d and %d bytes read, %v", large.reads.Load(), small.reads.Load(), err)
