@@ -75,14 +75,20 @@ type Config struct {
 	// LostAfter is how long an agent may be away before its server has the error
 	// AGENT_NOT_SEEN; 0: 2 minutes.
 	LostAfter time.Duration
-	// Credit is how many bytes of each agent may wait for the vault; 0: 8 MiB.
-	Credit uint32
-	Logger *slog.Logger // nil: discard
+	// Credit is how many bytes of each agent may be on their way and not in the vault at
+	// first, CreditMost how many an agent at the end of a long line may come to have, and
+	// CreditTotal how many all of them together, but for the first MiB of each, which no
+	// agent goes without; 0: 8 MiB, 64 MiB and 1 GiB.
+	Credit, CreditMost uint32
+	CreditTotal        int64
+	Logger             *slog.Logger // nil: discard
 }
 
 const (
 	defaultLostAfter = 2 * time.Minute
 	defaultCredit    = 8 << 20
+	defaultMost      = 64 << 20
+	defaultTotal     = 1 << 30
 )
 
 // ErrAgentNotConnected: no agent of this server has a session now.
@@ -92,6 +98,8 @@ var ErrAgentNotConnected = errors.New("no agent of this source server is connect
 type Server struct {
 	cfg Config
 	log *slog.Logger
+
+	credits *credits
 
 	// losing is held while a lost agent is reported, and by an agent's admission:
 	// the report never comes after one of a session. Taken before mu.
@@ -121,8 +129,15 @@ func New(cfg Config) *Server {
 	if cfg.Credit == 0 {
 		cfg.Credit = defaultCredit
 	}
+	if cfg.CreditMost == 0 {
+		cfg.CreditMost = defaultMost
+	}
+	if cfg.CreditTotal == 0 {
+		cfg.CreditTotal = defaultTotal
+	}
 	return &Server{
 		cfg: cfg, log: cfg.Logger,
+		credits:  newCredits(cfg.CreditTotal, int64(cfg.Credit), int64(cfg.CreditMost)),
 		sessions: map[drs.SourceServerID]*session{},
 		authors:  map[drs.SourceServerID]author{},
 		absent:   map[drs.SourceServerID]absence{},

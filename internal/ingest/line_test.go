@@ -1,6 +1,9 @@
 package ingest_test
 
 import (
+	"io"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -58,4 +61,31 @@ func TestFlappingLine(t *testing.T) {
 		t.Errorf("%d bytes sent for %d blocks, %d digests asked for", n, cuts, f.asked.Load()-asked)
 	}
 	r.catalog.await(t, "CONTINUOUS", func() bool { return r.catalog.info[server].State == drs.ReplicationContinuous })
+}
+
+// BenchmarkLongLine is how much an initial sync carries over a line of half a second
+// there and back, once it is under way.
+func BenchmarkLongLine(b *testing.B) {
+	const size = 512 << 20
+	rng := seed(b)
+	for b.Loop() {
+		r := newRig(b, nil)
+		r.proxy.delay.Store(int64(250 * time.Millisecond))
+		disk := filepath.Join(b.TempDir(), "disk.img")
+		f, err := os.Create(disk)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.CopyN(f, rng, size); err != nil {
+			b.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			b.Fatal(err)
+		}
+		begun := time.Now()
+		a := runAgent(r.config(b.TempDir(), disk))
+		r.catalog.await(b, "the first point", func() bool { return len(r.catalog.points) == 1 })
+		b.ReportMetric(size/1e6/time.Since(begun).Seconds(), "MB/s")
+		a.stop(b)
+	}
 }

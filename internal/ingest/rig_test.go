@@ -118,7 +118,7 @@ func (c *memCatalog) change(f func()) {
 }
 
 // await waits until the condition, called under the lock, holds.
-func (c *memCatalog) await(t *testing.T, what string, holds func() bool) {
+func (c *memCatalog) await(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.After(patience)
 	for {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -34,7 +33,7 @@ type session struct {
 
 	admitted bool // the catalogue let the agent in; set and read under srv.mu
 
-	outstanding atomic.Int64 // bytes of Data queued and not processed
+	credit *credit
 
 	mu          sync.Mutex // covers the fields below
 	open        bool
@@ -71,11 +70,13 @@ func (s *session) stop(why *replication.Error) {
 
 // run is the session from admission to end. It always returns why it ended.
 func (s *session) run(ctx context.Context, account string) error {
+	s.credit = s.srv.credits.join()
+	defer s.credit.leave()
 	branch, err := s.welcome(ctx, account)
 	if err != nil {
 		return err
 	}
-	w := &worker{s: s, branch: branch, head: branch.Head(), queue: make(chan replication.Message, int(s.srv.cfg.Credit)/replication.MessageCost+256)}
+	w := &worker{s: s, branch: branch, head: branch.Head(), queue: newQueue(int(s.srv.credits.most)/replication.MessageCost + 256)}
 	group, inner := errgroup.WithContext(ctx)
 	ended := make(chan struct{})
 	context.AfterFunc(inner, func() {
@@ -148,7 +149,7 @@ func (s *session) welcome(ctx context.Context, account string) (Branch, error) {
 		welcome := &replication.Welcome{
 			Version: s.version, HeadNumber: head.Number, HeadHash: head.Hash, DigestSeed: head.DigestSeed,
 			Author: s.srv.author(s.server, head),
-			Sealed: sealed(head), Credit: s.srv.cfg.Credit, Settings: admission.Settings.wire(s.version), Software: s.srv.cfg.Software,
+			Sealed: sealed(head), Credit: uint32(s.credit.base), Settings: admission.Settings.wire(s.version), Software: s.srv.cfg.Software,
 		}
 		if head.LastPoint != nil {
 			welcome.PointTaken = head.LastPoint.Taken
@@ -171,7 +172,7 @@ func sealed(head vault.Head) bool {
 
 // receive takes messages off the line. What concerns the vault goes to the
 // worker in order; the queue has room for all that the agent's credit allows.
-func (s *session) receive(ctx context.Context, queue chan<- replication.Message) error {
+func (s *session) receive(ctx context.Context, queue *queue) error {
 	for {
 		m, err := s.conn.Receive()
 		if err == io.EOF { //nolint:errorlint // a Bye; a line that is cut wraps it
@@ -187,6 +188,11 @@ func (s *session) receive(ctx context.Context, queue chan<- replication.Message)
 		case *replication.Progress:
 			s.progress(m)
 			continue
+		case *replication.CreditRequest:
+			if err := s.moreCredit(); err != nil {
+				return err
+			}
+			continue
 		case *replication.Data:
 			err = s.charge(m.Cost())
 		case *replication.Zero:
@@ -198,10 +204,8 @@ func (s *session) receive(ctx context.Context, queue chan<- replication.Message)
 		if err != nil {
 			return err
 		}
-		select {
-		case queue <- m:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if err := queue.put(ctx, m); err != nil {
+			return err
 		}
 	}
 }
@@ -212,8 +216,19 @@ func protocolError(format string, args ...any) *replication.Error {
 
 // charge holds the agent to its credit, which the last message may overdraw.
 func (s *session) charge(n int) error {
-	if s.outstanding.Add(int64(n))-int64(n) >= int64(s.srv.cfg.Credit) {
-		return protocolError("more data than the credit of %d bytes allows", s.srv.cfg.Credit)
+	if !s.credit.charge(n) {
+		return protocolError("more data than its credit allows")
+	}
+	return nil
+}
+
+// moreCredit answers an agent that has to wait for credit.
+func (s *session) moreCredit() error {
+	if s.version < replication.CreditVersion {
+		return protocolError("a request for credit in version %d", s.version)
+	}
+	if n := s.credit.want(time.Now()); n > 0 {
+		return s.conn.Send(&replication.Credit{Bytes: n})
 	}
 	return nil
 }

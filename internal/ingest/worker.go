@@ -16,7 +16,7 @@ import (
 // worker makes an agent's messages happen in the vault, one after the other.
 type worker struct {
 	s       *session
-	queue   chan replication.Message
+	queue   *queue
 	branch  Branch     // nil after a failed write, until it is opened anew
 	head    vault.Head // last acknowledged
 	volumes []vault.Volume
@@ -24,7 +24,7 @@ type worker struct {
 	id      uint64
 	// refusing: an epoch failed. What the agent sent before it knew is passed over.
 	refusing bool
-	give     uint32 // credit to give back
+	owing    bool // credit was not given back yet
 }
 
 // commitTimeout bounds a commit that goes on while the session or server ends.
@@ -32,15 +32,14 @@ const commitTimeout = 2 * time.Minute
 
 func (w *worker) run(ctx context.Context) error {
 	for {
-		var m replication.Message
-		select {
-		case m = <-w.queue:
-		default:
+		m := w.queue.take()
+		if m == nil {
 			if err := w.settle(); err != nil {
 				return err
 			}
 			select {
-			case m = <-w.queue:
+			case <-w.queue.came:
+				continue
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
@@ -48,27 +47,28 @@ func (w *worker) run(ctx context.Context) error {
 		if err := w.handle(ctx, m); err != nil {
 			return err
 		}
-		if w.give >= w.s.srv.cfg.Credit/4 {
-			if err := w.settle(); err != nil {
-				return err
-			}
-		}
 	}
 }
 
 // settle gives back the credit of what was processed.
 func (w *worker) settle() error {
-	if w.give == 0 {
+	if !w.owing {
 		return nil
 	}
-	n := w.give
-	w.give = 0
-	return w.s.conn.Send(&replication.Credit{Bytes: n})
+	w.owing = false
+	if n := w.s.credit.settle(time.Now()); n > 0 {
+		return w.s.conn.Send(&replication.Credit{Bytes: n})
+	}
+	return nil
 }
 
-func (w *worker) processed(cost int) {
-	w.s.outstanding.Add(-int64(cost))
-	w.give += uint32(cost)
+// processed gives the credit of a message back, once it is worth a message.
+func (w *worker) processed(cost int) error {
+	w.owing = true
+	if w.s.credit.processed(cost) {
+		return w.settle()
+	}
+	return nil
 }
 
 func (w *worker) close() {
@@ -96,12 +96,15 @@ func (w *worker) handle(ctx context.Context, m replication.Message) error {
 		cost := m.Cost()
 		err := w.data(m)
 		m.Release()
-		w.processed(cost)
-		return err
+		if err != nil {
+			return err
+		}
+		return w.processed(cost)
 	case *replication.Zero:
-		err := w.zero(m)
-		w.processed(m.Cost())
-		return err
+		if err := w.zero(m); err != nil {
+			return err
+		}
+		return w.processed(m.Cost())
 	case *replication.Commit:
 		return w.commit(ctx, m)
 	case *replication.Renewal:

@@ -19,7 +19,7 @@ const (
 	ALPN = "lifeboat-replication"
 	// MinVersion and MaxVersion are the versions this program speaks.
 	MinVersion uint16 = 1
-	MaxVersion uint16 = 4
+	MaxVersion uint16 = 5
 
 	// RenewalVersion is the first version with Renewal and Certificate, and
 	// IdentityVersion that with the identities of disks.
@@ -30,6 +30,8 @@ const (
 	HostVersion uint16 = 3
 	// AuthorVersion is the first version that names the session that made the head.
 	AuthorVersion uint16 = 4
+	// CreditVersion is the first version with CreditRequest.
+	CreditVersion uint16 = 5
 
 	// DefaultPort is where a replication server listens.
 	DefaultPort = 1500

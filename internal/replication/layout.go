@@ -55,6 +55,8 @@ func newMessage(k Kind) (Message, error) {
 		return new(Bye), nil
 	case KindRenewal:
 		return new(Renewal), nil
+	case KindCreditRequest:
+		return new(CreditRequest), nil
 	case KindCertificate:
 		return new(Certificate), nil
 	}
@@ -83,6 +85,7 @@ func (*Error) kind() Kind         { return KindError }
 func (*Bye) kind() Kind           { return KindBye }
 func (*Renewal) kind() Kind       { return KindRenewal }
 func (*Certificate) kind() Kind   { return KindCertificate }
+func (*CreditRequest) kind() Kind { return KindCreditRequest }
 
 func (m *Hello) encode(e *encoder) {
 	e.raw([]byte(magic))
@@ -337,6 +340,9 @@ func (m *Refused) encode(e *encoder) {
 func (m *Refused) decode(d *decoder) {
 	m.Epoch, m.RetryAfter, m.Text, m.NextStep = d.u64(), d.millis(), d.text(), d.text()
 }
+
+func (m *CreditRequest) encode(*encoder) {}
+func (m *CreditRequest) decode(*decoder) {}
 
 func (m *Credit) encode(e *encoder)       { e.u32(m.Bytes) }
 func (m *Credit) decode(d *decoder)       { m.Bytes = d.u32() }

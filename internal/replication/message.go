@@ -31,6 +31,7 @@ const (
 	KindBye           Kind = 20
 	KindRenewal       Kind = 21
 	KindCertificate   Kind = 22
+	KindCreditRequest Kind = 23
 )
 
 // Message is one of the structs below.
@@ -205,6 +206,11 @@ type Refused struct {
 
 // Credit gives back bytes that were taken by Data messages, server to agent.
 type Credit struct{ Bytes uint32 }
+
+// CreditRequest tells that there is something to send and no credit for it, agent to
+// server. Where the line is long rather than the vault slow, the answer is a Credit
+// that gives nothing back, but more. Since version 5.
+type CreditRequest struct{}
 
 // PointRequest asks for a recovery point now, server to agent.
 type PointRequest struct{ Request uint64 }

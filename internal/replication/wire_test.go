@@ -32,6 +32,7 @@ func examples() []Message {
 		&Ack{Epoch: 9, HeadNumber: 8, HeadHash: [32]byte{1}, Point: "pit-0123456789abcdef0"},
 		&Refused{Epoch: 9, RetryAfter: 2 * time.Second, Text: "the vault is full", NextStep: "free space"},
 		&Credit{Bytes: 65536},
+		&CreditRequest{},
 		&PointRequest{Request: 5},
 		&Config{EpochSpacing: time.Second, ThrottleMbps: 8},
 		&Config{EpochSpacing: time.Second, HoldNewDisks: true},

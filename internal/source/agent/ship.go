@@ -147,7 +147,7 @@ func (p *shipper) flushZeros(ctx context.Context) error {
 // pay waits for credit and for the throttle.
 func (p *shipper) pay(ctx context.Context, n int) error {
 	if !p.s.window.TryTake(n) {
-		if err := p.s.conn.Flush(); err != nil {
+		if err := p.hungry(); err != nil {
 			return err
 		}
 		begun := time.Now()
@@ -160,6 +160,15 @@ func (p *shipper) pay(ctx context.Context, n int) error {
 	held, err := p.s.a.throttle.Wait(ctx, n)
 	p.s.a.cfg.Metrics.held.Add(int64(held))
 	return err
+}
+
+// hungry sends what is buffered, and tells the server that there is more than it has
+// given credit for.
+func (p *shipper) hungry() error {
+	if p.s.welcome.Version < replication.CreditVersion {
+		return p.s.conn.Flush()
+	}
+	return p.s.conn.Send(&replication.CreditRequest{})
 }
 
 // commit closes the open epoch, if there is one, with what c says. It does not
