@@ -94,6 +94,7 @@ func (s *status) begin(last drs.DataReplicationInfo, at time.Time) {
 		s.now, s.lastSeen = last, at
 		if s.now.State == "" {
 			s.now.State = drs.ReplicationInitiating
+			s.passed = through(s.passed, drs.ReplicationInitiating) // told, also where the next state comes quickly
 		}
 		s.toLocked(drs.ReplicationInitiating)
 		s.now.Begun, s.now.ETA, s.now.Error = at.UTC(), time.Time{}, nil
