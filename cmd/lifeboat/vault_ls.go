@@ -123,7 +123,7 @@ func (v *vaultLsCommand) points(known server.Known, points []vault.PointInfo) []
 	now := time.Now()
 	var decide []retention.Point
 	for _, p := range points {
-		decide = append(decide, retention.Point{ID: p.ID, Taken: p.Taken, Epoch: p.Epoch, Consistency: p.Consistency,
+		decide = append(decide, retention.Point{ID: p.ID, Taken: p.Taken, Clock: p.Clock, Epoch: p.Epoch, Consistency: p.Consistency,
 			Locked: p.LockedUntil.After(now), Pinned: len(p.Branches) > 0})
 	}
 	why := map[drs.RecoverySnapshotID]string{}

@@ -105,7 +105,7 @@ func (s *status) begin(last drs.DataReplicationInfo, at time.Time) {
 // opened looks at the head of the branch: it knows best what the vault holds.
 func (s *status) opened(head vault.Head) {
 	s.change(true, func() {
-		if p := head.LastPoint; p != nil && p.Bootable() && p.Taken.After(s.now.AsOf) {
+		if p := head.LastPoint; p != nil && p.Bootable() && (p.Taken.After(s.now.AsOf) || s.now.AsOf.After(time.Now())) {
 			s.now.AsOf = p.Taken.UTC()
 		}
 		s.hasPoint = !s.now.AsOf.IsZero()
@@ -230,6 +230,9 @@ func (s *status) sealed(p drs.RecoveryPoint) {
 			return
 		}
 		s.hasPoint = true
+		if p.Taken.Before(s.now.AsOf) && s.now.AsOf.After(time.Now()) {
+			s.now.AsOf = time.Time{} // of a clock that ran ahead, and is right again
+		}
 		s.restLocked(p.Taken)
 	})
 }

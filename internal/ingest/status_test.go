@@ -81,3 +81,21 @@ func TestStatusInTheAPIsShapes(t *testing.T) {
 		t.Errorf("still %v", err)
 	}
 }
+
+// A server whose clock ran ahead showed data of the future. When the clock is right again,
+// the next point says so at once, and not when that future has come.
+func TestStatusAfterAClockThatRanAhead(t *testing.T) {
+	s := newStatus(slog.New(slog.DiscardHandler), "s-1")
+	now := time.Now()
+	s.begin(drs.DataReplicationInfo{State: drs.ReplicationContinuous, AsOf: now.AddDate(10, 0, 0)}, now)
+	point := drs.RecoveryPoint{ID: "pit-1", Taken: now.Add(-time.Second), Consistency: drs.CrashConsistent, Epoch: 2}
+	s.opened(vault.Head{Number: 2, LastPoint: &point})
+	if info := s.info(); !info.AsOf.Equal(point.Taken) {
+		t.Errorf("opened: everything until %s, want %s", info.AsOf, point.Taken)
+	}
+	s.begin(drs.DataReplicationInfo{State: drs.ReplicationContinuous, AsOf: now.AddDate(10, 0, 0)}, now)
+	s.sealed(point)
+	if info := s.info(); !info.AsOf.Equal(point.Taken) {
+		t.Errorf("sealed: everything until %s, want %s", info.AsOf, point.Taken)
+	}
+}

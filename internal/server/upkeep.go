@@ -27,6 +27,9 @@ const (
 	upkeepShare = 1
 	// upkeepRetry is how long a server that could not be tended is left alone.
 	upkeepRetry = 10 * time.Minute
+	// clockEvery is how often the vault's time is noted, for the case that the machine is
+	// restarted, and clockSkew how far the machine's may be from it without a word.
+	clockEvery, clockSkew = 10 * time.Minute, 10 * time.Minute
 	// lockSpacing is how far apart the points lie that are locked by rule.
 	lockSpacing = time.Hour
 )
@@ -49,6 +52,7 @@ type upkeep struct {
 	mu    sync.Mutex
 	due   map[drs.SourceServerID]time.Time // guarded by mu
 	swept time.Time                        // when all were last made due; guarded by mu
+	skew  time.Duration                    // that was told last; of run alone
 	sums  upkeepSums                       // guarded by mu
 }
 
@@ -84,16 +88,46 @@ func (u *upkeep) plan(id drs.SourceServerID, after time.Duration) {
 func (u *upkeep) run(ctx context.Context) error {
 	tick := time.NewTicker(upkeepTick)
 	defer tick.Stop()
+	clock := time.NewTicker(clockEvery)
+	defer clock.Stop()
+	u.keepClock(ctx)
 	for {
 		select {
 		case <-ctx.Done():
+			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			u.keepClock(stop)
 			return nil
+		case <-clock.C:
+			u.keepClock(ctx)
 		case <-tick.C:
-		}
-		if u.owned() {
-			u.round(ctx)
+			if u.owned() {
+				u.round(ctx)
+			}
 		}
 	}
+}
+
+// keepClock notes the vault's time, and tells of a machine that has another one. Of a note
+// that could not be written the next one makes up.
+func (u *upkeep) keepClock(ctx context.Context) {
+	if !u.owned() {
+		return
+	}
+	if err := u.vault.KeepClock(ctx); err != nil && ctx.Err() == nil {
+		u.log.Warn("the vault's time was not noted; trying again later", "err", err)
+	}
+	skew := u.vault.Skew()
+	if (skew - u.skew).Abs() <= clockSkew {
+		return
+	}
+	if u.skew = skew; skew.Abs() <= clockSkew {
+		u.log.Info("the machine's clock agrees with the vault's again")
+		return
+	}
+	u.log.Warn("the machine's clock does not agree with the vault's: it was set, or the machine was off. Points grow old and locks end by the vault's, "+
+		"so that nothing is dropped too early; see that the machine's is right, for new points are dated by it", "machine", u.now().UTC().Format(time.RFC3339),
+		"vault", u.vault.Now().Format(time.RFC3339))
 }
 
 // round tends all servers that are due.
@@ -159,7 +193,7 @@ func (u *upkeep) dueOf(servers []db.ServerMark) (due []db.ServerMark) {
 // tend does what is to do for one server.
 func (u *upkeep) tend(ctx context.Context, server drs.SourceServer) {
 	policy := retention.FromPIT(u.journal, server.ReplicationConfiguration.PITPolicy)
-	report, err := u.vault.Maintain(ctx, server.ID, policy, u.now())
+	report, err := u.vault.Maintain(ctx, server.ID, policy, u.vault.Now())
 	if ctx.Err() != nil || errors.Is(err, vault.ErrAbsent) { // it has no place in the vault, such as an extended server
 		return
 	}
@@ -196,8 +230,8 @@ func lockDaysOf(server drs.SourceServer, usual int) int {
 	return days
 }
 
-// lockByRule locks the newest point for as many days as are asked for, once an hour: of
-// the points' time or, where a clock that was set back keeps that from moving, of ours.
+// lockByRule locks the newest point for as many days as are asked for, once an hour, and at
+// once when it is for more days, or fewer, than before.
 func (u *upkeep) lockByRule(ctx context.Context, server drs.SourceServer) error {
 	days := lockDaysOf(server, u.lockDays)
 	if days == 0 {
@@ -208,7 +242,7 @@ func (u *upkeep) lockByRule(ctx context.Context, server drs.SourceServer) error 
 		return err
 	}
 	var newest *vault.PointInfo
-	var locked, until time.Time // when the newest locked one was taken, and its lock's end
+	var until time.Time // when the lock of the newest locked one ends
 	for i := range points {
 		p := &points[i]
 		if p.Branch != vault.MainBranch || !p.Bootable() {
@@ -216,14 +250,14 @@ func (u *upkeep) lockByRule(ctx context.Context, server drs.SourceServer) error 
 		}
 		newest = p
 		if !p.LockedUntil.IsZero() {
-			locked, until = p.Taken, p.LockedUntil
+			until = p.LockedUntil
 		}
 	}
 	if newest == nil || !newest.LockedUntil.IsZero() {
 		return nil
 	}
 	next := u.now().AddDate(0, 0, days)
-	if newest.Taken.Sub(locked) < lockSpacing && next.Sub(until).Abs() < lockSpacing {
+	if next.Sub(until).Abs() < lockSpacing {
 		return nil
 	}
 	return u.vault.LockPoint(ctx, server.ID, newest.ID, next)

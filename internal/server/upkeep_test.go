@@ -23,7 +23,13 @@ type site struct {
 	server drs.SourceServer
 	points []drs.RecoveryPoint
 	last   time.Time
+	at     time.Time // that the clocks show
 }
+
+// Wall and Uptime implement vault.Clocks.
+func (s *site) Wall() time.Time { return s.at }
+
+func (s *site) Uptime() (string, time.Duration) { return "only", s.at.Sub(time.Unix(0, 0)) }
 
 func newSite(t *testing.T) *site {
 	t.Helper()
@@ -41,12 +47,14 @@ func newSite(t *testing.T) *site {
 	t.Cleanup(func() { s.db.Close() })
 	keys, err := vault.CreateKeyFile(filepath.Join(t.TempDir(), "key"))
 	check()
+	s.last = time.Now().UTC().Truncate(time.Second)
+	s.at = s.last.Add(-48 * time.Hour)
 	store := blobtest.NewMem()
 	v, err := vault.Create(ctx, store, keys, vault.Options{})
 	check()
 	check()
 	v.Close()
-	s.vault, err = vault.Open(ctx, store, keys, vault.Options{Retire: func(ctx context.Context, _ drs.SourceServerID, ids []drs.RecoverySnapshotID) ([]drs.RecoverySnapshotID, error) {
+	s.vault, err = vault.Open(ctx, store, keys, vault.Options{Clocks: s, Retire: func(ctx context.Context, _ drs.SourceServerID, ids []drs.RecoverySnapshotID) ([]drs.RecoverySnapshotID, error) {
 		return s.db.RetirePoints(ctx, ids)
 	}})
 	check()
@@ -55,7 +63,6 @@ func newSite(t *testing.T) *site {
 	check()
 	err = s.vault.CreateServer(ctx, s.server.ID)
 	check()
-	s.last = time.Now().UTC().Truncate(time.Second)
 	w, err := s.vault.Writer(ctx, s.server.ID, vault.MainBranch)
 	check()
 	defer w.Close()
@@ -67,6 +74,7 @@ func newSite(t *testing.T) *site {
 				Payload: make([]byte, vault.BlockSize)})
 		}
 		at := s.last.Add(time.Duration(i-n+1) * 5 * time.Minute)
+		s.at = at
 		p := drs.RecoveryPoint{ID: drs.NewRecoverySnapshotID(), SourceServer: s.server.ID, Expected: at, Taken: at, Consistency: drs.CrashConsistent, Method: drs.QuietPass}
 		if err == nil {
 			_, err = e.Commit(ctx, &p)
@@ -214,14 +222,12 @@ func TestUpkeepLocksByRule(t *testing.T) {
 	}
 }
 
-// A clock that ran ahead for a while leaves points behind at whose time those that
-// follow are held: they are locked by rule all the same.
+// A point an hour is locked by rule also where the points' own times stand still.
 func TestUpkeepLocksWhileTimeStandsStill(t *testing.T) {
 	s := newSite(t)
 	s.server.Tags = drs.Tags{lockTag: "3"}
 	u := s.upkeepAt()
-	now := s.last
-	u.now = func() time.Time { return now }
+	u.now = s.Wall
 	w, err := s.vault.Writer(t.Context(), s.server.ID, vault.MainBranch)
 	if err != nil {
 		t.Fatal(err)
@@ -239,7 +245,7 @@ func TestUpkeepLocksWhileTimeStandsStill(t *testing.T) {
 		if _, err := e.Commit(t.Context(), &p); err != nil {
 			t.Fatal(err)
 		}
-		now = now.Add(40 * time.Minute)
+		s.at = s.at.Add(40 * time.Minute)
 	}
 	points, err := s.vault.ListPoints(t.Context(), s.server.ID)
 	if err != nil {

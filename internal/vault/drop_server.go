@@ -34,7 +34,7 @@ func (v *Vault) dropServer(ctx context.Context, server drs.SourceServerID) error
 		if st.base != nil {
 			parents[b.name] = st.base.branch
 		}
-		locked = st.checkLocks(v.now())
+		locked = v.checkLocks(st)
 		return locked == nil
 	})
 	if err = errors.Join(err, locked); err != nil {
@@ -42,7 +42,7 @@ func (v *Vault) dropServer(ctx context.Context, server drs.SourceServerID) error
 	}
 	if damage != nil {
 		if until := lockedBehind(damage); until.After(v.now()) {
-			return fmt.Errorf("%w: one behind the damage, until %s: %w", ErrLocked, until.Format(time.RFC3339), damage)
+			return fmt.Errorf("%w: one behind the damage, until %s: %w", ErrLocked, v.shown(until).Format(time.RFC3339), damage)
 		}
 		return v.dropDamaged(ctx, server)
 	}
@@ -84,7 +84,7 @@ func (v *Vault) dropMain(ctx context.Context, server drs.SourceServerID) error {
 		for _, h := range st.holds { // for branches that never began
 			edits = append(edits, releaseEdit(h.branch))
 		}
-		return propose(append(edits, droppedEdit{})...), st.checkLocks(v.now())
+		return propose(append(edits, droppedEdit{})...), v.checkLocks(st)
 	}); err != nil && !errors.Is(err, ErrAbsent) {
 		return err
 	}
@@ -134,8 +134,8 @@ func (v *Vault) dropDamaged(ctx context.Context, server drs.SourceServerID) erro
 	return v.dropKeys(ctx, server)
 }
 
-// LockedUntil is the last date until which some point of the server is locked, which may
-// be past; zero: none is. Of damaged branches it counts what can be read. ErrAbsent: no
+// LockedUntil is the last date, by this machine's time of day, until which some point of
+// the server is locked, which may be past; zero: none is. Of damaged branches it counts what can be read. ErrAbsent: no
 // such server.
 func (v *Vault) LockedUntil(ctx context.Context, server drs.SourceServerID) (until time.Time, err error) {
 	damage, err := v.eachBranch(ctx, server, func(_ *branch, st *state) bool {
@@ -147,7 +147,7 @@ func (v *Vault) LockedUntil(ctx context.Context, server drs.SourceServerID) (unt
 	if err != nil {
 		return time.Time{}, fmt.Errorf("locks of %s: %w", server, err)
 	}
-	return later(until, lockedBehind(damage)), nil
+	return v.shown(later(until, lockedBehind(damage))), nil
 }
 
 // lockedBehind returns the last date of the locks that were found behind damage.

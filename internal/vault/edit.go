@@ -39,6 +39,7 @@ const (
 	kindLoose     = 18
 	kindVolume2   = 19
 	kindPoint2    = 20
+	kindClock     = 21
 )
 
 // upkeep tells whether edits leave alone what writers build on. A writer goes
@@ -96,6 +97,8 @@ func decodeEdits(body []byte) ([]edit, error) {
 				return nil, fmt.Errorf("edit of kind %d: point %s of a freeze of %d ns", kind, p.point.ID, p.point.Freeze)
 			}
 			e = p
+		case kindClock:
+			e = clockEdit{f.time()}
 		case kindDropPoint:
 			e = dropPointEdit{drs.RecoverySnapshotID(f.str())}
 		case kindBase:
@@ -274,7 +277,7 @@ func (e pointEdit) apply(s *state) error {
 	}
 	p := e.point
 	p.SourceServer = s.server
-	s.points = s.points.with(pointRef{point: p, seq: e.seq, volumes: s.volumes})
+	s.points = s.points.with(pointRef{point: p, seq: e.seq, volumes: s.volumes, clock: s.clock})
 	return nil
 }
 

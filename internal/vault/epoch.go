@@ -212,7 +212,7 @@ func (e *Epoch) commit(ctx context.Context, point *drs.RecoveryPoint) (*state, e
 		if point != nil {
 			p := *point
 			p.Epoch, p.SourceServer = st.number+1, b.server
-			edits = append(edits, pointEdit{p, e.seq})
+			edits = append(edits, clockEdit{b.tell(st, point)}, pointEdit{p, e.seq})
 		}
 		if inlineAt >= 0 {
 			ref := edits[inlineAt].(segmentEdit)

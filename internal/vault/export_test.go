@@ -1,8 +1,9 @@
 package vault
 
-// Small makes all limits so small that a few epochs reach every mechanism.
+// Small makes all limits so small that a few epochs reach every mechanism. Points grow old by
+// their own times, as they are made faster than time goes by.
 func (o Options) Small() Options {
-	o.limits = limits{segmentBytes: 96 << 10, inlineBytes: 24 << 10, segmentFrames: 8, pack: 6, fanout: 3, foldBytes: 300 << 10, foldCount: 8, restate: 6}
+	o.limits = limits{segmentBytes: 96 << 10, inlineBytes: 24 << 10, segmentFrames: 8, pack: 6, fanout: 3, foldBytes: 300 << 10, foldCount: 8, restate: 6, taken: true}
 	return o
 }
 
@@ -10,6 +11,12 @@ func (o Options) Small() Options {
 func (o Options) NoInline() Options {
 	o.limits.setDefaults()
 	o.limits.inlineBytes = 0
+	return o
+}
+
+// Clocked makes points grow old by the vault's clock, also after Small.
+func (o Options) Clocked() Options {
+	o.limits.taken = false
 	return o
 }
 
@@ -41,7 +48,7 @@ func (o Options) TinySegments() Options {
 // Golden are limits that put every kind of object into few bytes. Changing the fanout
 // makes the golden runs stale.
 func (o Options) Golden() Options {
-	o.limits = limits{segmentBytes: 64 << 10, inlineBytes: 4 << 10, segmentFrames: 8, pack: 4, fanout: 3, foldBytes: 300 << 10, foldCount: 8, restate: 6}
+	o.limits = limits{segmentBytes: 64 << 10, inlineBytes: 4 << 10, segmentFrames: 8, pack: 4, fanout: 3, foldBytes: 300 << 10, foldCount: 8, restate: 6, taken: true}
 	return o
 }
 

@@ -40,21 +40,16 @@ func (v *Vault) Branches(ctx context.Context, server drs.SourceServerID) ([]stri
 	return out, nil
 }
 
-// Points returns the recovery points of all branches of a server, oldest first. With
-// a *DamageError it returns those that can be read.
+// Points returns the recovery points of all branches of a server, oldest first and those of
+// one branch in the order of their commits, whatever the time of day was then. With a
+// *DamageError it returns those that can be read.
 func (v *Vault) Points(ctx context.Context, server drs.SourceServerID) ([]drs.RecoveryPoint, error) {
+	list, err := v.ListPoints(ctx, server)
 	var out []drs.RecoveryPoint
-	damage, err := v.eachBranch(ctx, server, func(_ *branch, st *state) bool {
-		for _, p := range st.points.items {
-			out = append(out, p.point)
-		}
-		return true
-	})
-	if err != nil {
-		return nil, fmt.Errorf("recovery points of %s: %w", server, err)
+	for _, p := range list {
+		out = append(out, p.RecoveryPoint)
 	}
-	slices.SortStableFunc(out, func(a, b drs.RecoveryPoint) int { return a.Taken.Compare(b.Taken) })
-	return out, damage
+	return out, err
 }
 
 // eachBranch calls f with every branch's state, main first, until f returns false.
@@ -225,7 +220,7 @@ func (v *Vault) dropBranchLocked(ctx context.Context, server drs.SourceServerID,
 			child = other.name
 		}
 		if other.name == name {
-			locked = st.checkLocks(v.now())
+			locked = v.checkLocks(st)
 		}
 		if _, there := st.findHold(name); there {
 			holders = append(holders, other)
@@ -319,7 +314,7 @@ func (b *branch) end(ctx context.Context) (found bool, err error) {
 	// The last manifest fences writers, and says after a crash what was going on.
 	var own []segmentRef
 	_, err = b.amend(ctx, func(st *state) (proposal, error) {
-		if err := st.checkLocks(v.now()); err != nil {
+		if err := v.checkLocks(st); err != nil {
 			return proposal{}, err
 		}
 		own = st.segments.items

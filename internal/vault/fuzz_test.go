@@ -29,6 +29,7 @@ func someEdits() []edit {
 		volumeEdit{Volume{ID: 1, Device: "/dev/sdb", Size: 12345, Identity: "serial:S3Z1"}},
 		pointEdit{drs.RecoveryPoint{ID: "pit-1", Taken: at, Consistency: drs.CrashConsistent, Method: drs.QuietPass, Epoch: 2}, 10},
 		dropPointEdit{"pit-1"},
+		clockEdit{at},
 		pointEdit{drs.RecoveryPoint{ID: "pit-2", Taken: at, Consistency: drs.CrashConsistent, Method: drs.QuietPass, Epoch: 3}, 11},
 		pointEdit{drs.RecoveryPoint{ID: "pit-3", Taken: at, Consistency: drs.CrashConsistent, Method: drs.QuietPass, Epoch: 4}, 13},
 		pointEdit{drs.RecoveryPoint{ID: "pit-4", Taken: at, Consistency: drs.FilesystemConsistent, Method: drs.Frozen, Epoch: 5, Freeze: 83 * time.Millisecond}, 13},

@@ -17,12 +17,21 @@ var ErrLocked = errors.New("a recovery point is locked")
 type PointInfo struct {
 	drs.RecoveryPoint
 	Branch      string    // it lies on
-	LockedUntil time.Time // zero: it is not locked
+	LockedUntil time.Time // by this machine's time of day; zero: it is not locked
+	Clock       time.Time // of the vault, when it was committed; zero: not known
 	Branches    []string  // that began at it, sorted
 }
 
-// ListPoints returns the recovery points of all branches of a server, oldest first,
-// with what keeps each. With a *DamageError it returns those that can be read.
+// at is when the point was made, as well as it is known.
+func (p *PointInfo) at() time.Time {
+	if p.Clock.IsZero() {
+		return p.Taken
+	}
+	return p.Clock
+}
+
+// ListPoints returns the recovery points of all branches of a server, oldest first and
+// those of one branch in the order of their commits, with what keeps each. With a *DamageError it returns those that can be read.
 func (v *Vault) ListPoints(ctx context.Context, server drs.SourceServerID) ([]PointInfo, error) {
 	var out []PointInfo
 	damage, err := v.eachBranch(ctx, server, func(b *branch, st *state) bool {
@@ -31,14 +40,21 @@ func (v *Vault) ListPoints(ctx context.Context, server drs.SourceServerID) ([]Po
 			held[h.point] = append(held[h.point], h.branch)
 		}
 		for _, p := range st.points.items {
-			out = append(out, PointInfo{p.point, b.name, p.locked, held[p.point.ID]})
+			out = append(out, PointInfo{p.point, b.name, v.shown(p.locked), p.clock, held[p.point.ID]})
 		}
 		return true
 	})
 	if err != nil {
 		return nil, fmt.Errorf("recovery points of %s: %w", server, err)
 	}
-	slices.SortStableFunc(out, func(a, b PointInfo) int { return a.Taken.Compare(b.Taken) })
+	at := make(map[drs.RecoverySnapshotID]time.Time, len(out))
+	last := map[string]time.Time{} // of each branch: a clock that was set back changes no order
+	for i := range out {
+		p := &out[i]
+		last[p.Branch] = later(last[p.Branch], p.at())
+		at[p.ID] = last[p.Branch]
+	}
+	slices.SortStableFunc(out, func(a, b PointInfo) int { return at[a.ID].Compare(at[b.ID]) })
 	return out, damage
 }
 
@@ -46,10 +62,10 @@ func (v *Vault) ListPoints(ctx context.Context, server drs.SourceServerID) ([]Po
 // DropPoints, DropBranch or DropServer removes it. A lock can be extended, not
 // shortened. ErrAbsent: no such point.
 //
-// The date is held against a clock that setting the machine's does not move while
-// the vault is open. A vault that is opened on a machine with a wrong clock believes it, and
-// who can delete objects from the store needs no vault: keep a locked copy of
-// the store against that.
+// The date is by this machine's time of day, and says how long from now. That much has to
+// go by on the vault's own clock, which setting the machine's does not move. Who can
+// delete objects from the store needs no vault: keep a locked copy of the store
+// against that.
 func (v *Vault) LockPoint(ctx context.Context, server drs.SourceServerID, point drs.RecoverySnapshotID, until time.Time) error {
 	if err := v.lockPoint(ctx, server, point, until.Round(0).UTC()); err != nil {
 		return fmt.Errorf("lock recovery point %s of %s: %w", point, server, err)
@@ -58,8 +74,9 @@ func (v *Vault) LockPoint(ctx context.Context, server drs.SourceServerID, point 
 }
 
 func (v *Vault) lockPoint(ctx context.Context, server drs.SourceServerID, point drs.RecoverySnapshotID, until time.Time) error {
-	if !until.After(v.now()) {
-		return fmt.Errorf("%s is past: give a date to come", until.Format(time.RFC3339))
+	given := until
+	if until = until.Add(v.Skew()); !until.After(v.now()) {
+		return fmt.Errorf("%s is past: give a date to come", given.Format(time.RFC3339))
 	}
 	if until.Year() >= 2262 {
 		return fmt.Errorf("%s is too far away: give a date before 2262", until.Format(time.RFC3339))
@@ -76,7 +93,7 @@ func (v *Vault) lockPoint(ctx context.Context, server drs.SourceServerID, point 
 		case p.locked.Equal(until):
 			return proposal{}, nil
 		case p.locked.After(until):
-			return proposal{}, fmt.Errorf("%w until %s, which cannot be shortened: give a later date", ErrLocked, p.locked.Format(time.RFC3339))
+			return proposal{}, fmt.Errorf("%w until %s, which cannot be shortened: give a later date", ErrLocked, v.shown(p.locked).Format(time.RFC3339))
 		}
 		return propose(lockEdit{point, until}), nil
 	})
@@ -87,10 +104,11 @@ func (v *Vault) lockPoint(ctx context.Context, server drs.SourceServerID, point 
 func (p *pointRef) lockedAt(now time.Time) bool { return p.locked.After(now) }
 
 // checkLocks returns ErrLocked while any point is locked.
-func (s *state) checkLocks(now time.Time) error {
+func (v *Vault) checkLocks(s *state) error {
+	now := v.now()
 	for _, p := range s.points.items {
 		if p.lockedAt(now) {
-			return fmt.Errorf("%w: %s until %s", ErrLocked, p.point.ID, p.locked.Format(time.RFC3339))
+			return fmt.Errorf("%w: %s until %s", ErrLocked, p.point.ID, v.shown(p.locked).Format(time.RFC3339))
 		}
 	}
 	return nil
@@ -129,7 +147,7 @@ func (b *branch) dropPoints(ctx context.Context, ids []drs.RecoverySnapshotID, n
 				return proposal{}, fmt.Errorf("%s: %w", id, ErrAbsent)
 			}
 			if p.lockedAt(now) {
-				return proposal{}, fmt.Errorf("%s until %s: %w", id, p.locked.Format(time.RFC3339), ErrLocked)
+				return proposal{}, fmt.Errorf("%s until %s: %w", id, b.v.shown(p.locked).Format(time.RFC3339), ErrLocked)
 			}
 			if st.holdsPoint(id) {
 				return proposal{}, fmt.Errorf("a branch began at %s: drop the branch first", id)

@@ -172,9 +172,7 @@ func (b *branch) maintain(ctx context.Context, policy retention.Policy, now time
 // retain drops the points that the policy does not keep. It returns which moments are
 // likely to stay, and when the next lock ends.
 func (b *branch) retain(ctx context.Context, policy retention.Policy, now time.Time, report *Report) (st *state, lasting map[uint64]bool, until time.Time, err error) {
-	if clock := b.v.now(); clock.Before(now) {
-		now = clock
-	}
+	now = earlier(now, b.v.now())
 	var d retention.Decision
 	var drop []drs.RecoverySnapshotID
 	st, err = b.amend(ctx, func(st *state) (proposal, error) {
@@ -210,7 +208,7 @@ func (b *branch) decide(ctx context.Context, st *state, policy retention.Policy,
 		if locked && (until.IsZero() || p.locked.Before(until)) {
 			until = p.locked
 		}
-		points = append(points, retention.Point{ID: p.point.ID, Taken: p.point.Taken, Epoch: p.point.Epoch,
+		points = append(points, retention.Point{ID: p.point.ID, Taken: p.point.Taken, Clock: p.clock, Epoch: p.point.Epoch,
 			Consistency: p.point.Consistency, Locked: locked, Pinned: st.holdsPoint(p.point.ID)})
 	}
 	for {

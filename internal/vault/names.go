@@ -20,6 +20,7 @@ import (
 //	servers/<server>/records/<number>.record               what the tables know of the server; likewise
 //	servers/<server>/traces/<number>.trace                 what its machine read when it booted (derived); likewise
 //	owners/<number>.owner                                  whose vault it is; likewise
+//	clocks/<number>.clock                                  the vault's time; likewise
 //	records/<number>.record                                what the tables know besides servers; likewise
 //
 // Numbers are 16 hexadecimal digits, so that they sort.
@@ -27,6 +28,7 @@ const (
 	rootFolder   = "root/"
 	keysFolder   = "keys/"
 	ownersFolder = "owners/"
+	clocksFolder = "clocks/"
 	ownRecords   = "records/" // of the vault as a whole
 )
 
@@ -67,6 +69,8 @@ func recordsFolder(server drs.SourceServerID) string { return serverFolder(serve
 func tracesFolder(server drs.SourceServerID) string { return serverFolder(server) + "traces/" }
 
 func ownerName(number uint64) string { return fmt.Sprintf("%s%016x.owner", ownersFolder, number) }
+
+func clockName(number uint64) string { return fmt.Sprintf("%s%016x.clock", clocksFolder, number) }
 
 // numbered picks the numbers of the objects in a folder that end in suffix,
 // ascending. Other names are not ours to judge.

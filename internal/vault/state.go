@@ -26,6 +26,7 @@ type state struct {
 	base    *base     // nil for the main branch
 	seed    uint64
 	dropped bool
+	clock   time.Time // of the vault, at the last point ever; zero: made by a version that had none
 
 	segments shared[segmentRef]
 	points   shared[pointRef] // oldest first
@@ -87,7 +88,8 @@ type pointRef struct {
 	point   drs.RecoveryPoint
 	seq     uint64 // everything up to this sequence
 	volumes []Volume
-	locked  time.Time // it stays until then; zero: no lock
+	locked  time.Time // it stays until then by the vault's clock; zero: no lock
+	clock   time.Time // of the vault, when it was committed; zero: not known
 }
 
 // hold keeps a point for a branch that begins at it.
@@ -145,14 +147,23 @@ func (s *state) edits() []edit {
 		}
 		volumes = to
 	}
+	var clock time.Time
+	tick := func(to time.Time) {
+		if !to.Equal(clock) {
+			out = append(out, clockEdit{to})
+		}
+		clock = to
+	}
 	for _, p := range s.points.items {
 		change(p.volumes)
+		tick(p.clock)
 		out = append(out, pointEdit{p.point, p.seq})
 		if !p.locked.IsZero() {
 			out = append(out, lockEdit{p.point.ID, p.locked})
 		}
 	}
 	change(s.volumes)
+	tick(s.clock)
 	for _, h := range s.holds {
 		out = append(out, holdEdit{h})
 	}

@@ -26,9 +26,12 @@ type Options struct {
 	// StateBytes bounds, about, the lists of segments and points kept in memory of
 	// branches that nobody uses at the moment; 0: 64 MiB.
 	StateBytes int64
-	// Now is the clock that locks of points are held against; nil: the machine's, as it
-	// was when the vault was opened, and the time that has gone by since, so that
-	// setting it does not open a lock.
+	// Clocks are the machine's; nil: those of this one. Points grow old and locks end by the
+	// vault's own clock, which goes as fast as the machine runs, also through restarts of
+	// this process, whatever the time of day is set to. Of the time in which a
+	// machine was off, or another one takes over, no more than five minutes are counted.
+	Clocks Clocks
+	// Now takes the place of the vault's clock.
 	Now func() time.Time
 	// Retire is asked before Maintain drops recovery points: it returns those that may go,
 	// having seen to it that nobody can ask for them any more. The others stay, as
@@ -56,6 +59,7 @@ type limits struct {
 	foldBytes     int64  // rewritten by one call of Maintain, about
 	foldCount     int    // loose sequences that are folded although more will follow soon
 	restate       uint64 // manifests between checkpoints, at least
+	taken         bool   // a point is taken to be committed at its time, whatever the clock says
 }
 
 func (l *limits) setDefaults() {
@@ -90,7 +94,8 @@ type Vault struct {
 	frames  *cache[frameKey, []byte]
 	indexes *cache[segment.ID, *segment.Index]
 	states  stateList
-	now     func() time.Time
+	now     func() time.Time // the vault's clock
+	clock   *clock           // nil when Options.Now takes its place
 
 	ctx    context.Context //nolint:containedctx // ends at Close: the scope of the background tasks
 	cancel context.CancelFunc
@@ -175,10 +180,6 @@ func Open(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options) (
 	if opt.StateBytes <= 0 {
 		opt.StateBytes = 64 << 20
 	}
-	if opt.Now == nil {
-		opened := time.Now() // with a monotonic reading
-		opt.Now = func() time.Time { return opened.Add(time.Since(opened)) }
-	}
 	opt.limits.setDefaults()
 	v := &Vault{
 		store: store, readOnly: opt.ReadOnly, retire: opt.Retire, keys: keys, log: opt.Logger, id: r.id, cipher: r.cipher, own: own, limits: opt.limits,
@@ -193,6 +194,15 @@ func Open(ctx context.Context, store blob.Store, keys KeyWrapper, opt Options) (
 		suspects: map[string]bool{},
 		states:   stateList{limit: opt.StateBytes},
 		now:      opt.Now,
+	}
+	if opt.Clocks == nil {
+		opt.Clocks = newMachineClocks()
+	}
+	if v.now == nil {
+		if err := v.startClock(ctx, opt.Clocks); err != nil {
+			return nil, fmt.Errorf("open vault: %w", err)
+		}
+		v.now = v.clock.now
 	}
 	v.distance, v.segments = near, uncached{store}
 	if opt.Far {

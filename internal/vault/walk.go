@@ -46,6 +46,7 @@ const (
 	kindOfRun        objectKind = "run"
 	kindOfRecord     objectKind = "record"
 	kindOfOwner      objectKind = "owner"
+	kindOfClock      objectKind = "clock"
 	kindOfPack       objectKind = "pack"
 	kindOfTrace      objectKind = "trace"
 	kindUnknown      objectKind = "unknown"
@@ -60,6 +61,7 @@ var sealedAs = map[objectKind]envelope.Kind{
 	kindOfRun:        envelope.MapRun,
 	kindOfRecord:     envelope.Record,
 	kindOfOwner:      envelope.Owner,
+	kindOfClock:      envelope.Clock,
 	kindOfPack:       envelope.Pack,
 	kindOfTrace:      envelope.Trace,
 }
@@ -110,6 +112,8 @@ func placeOf(name string) place {
 		known = inServer("traces", 4) && p.number > 0
 	case kindOfOwner:
 		known = len(parts) == 2 && parts[0] == "owners" && p.number > 0
+	case kindOfClock:
+		known = len(parts) == 2 && parts[0] == "clocks" && p.number > 0
 	case kindOfSegment:
 		known = inServer("segments", 4)
 	case kindOfRun:

@@ -40,6 +40,7 @@ const (
 	MapRun     Kind = "LBMAPRUN"
 	Record     Kind = "LBRECORD"
 	Owner      Kind = "LBOWNERS"
+	Clock      Kind = "LBCLOCKS"
 	Pack       Kind = "LBMPACKS"
 	Trace      Kind = "LBTRACES"
 )

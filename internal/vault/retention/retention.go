@@ -6,17 +6,18 @@
 //   - The newest point stays, and so do points that are locked or that a branch
 //     began at.
 //   - Of several points in one slot of a rule, one of the best consistency stays.
-//   - Age is counted along the points themselves, from each to the newest, and
-//     between two neighbours no more than MaxStep for each commit that lies between
-//     them. A clock that jumps, by however much, ages the history by MaxStep at
-//     most; one that is set back does not age it at all. For that the points on both
-//     sides of a jump stay, while there is anything behind it that a rule reaches.
+//   - Age is counted along the points themselves, from each to the newest, by a clock that
+//     nobody sets: Point.Clock. What the time of day was made to be does not matter.
+//   - Points of old have no such time. Between neighbours of which one is such, the times
+//     of day count, but no more than MaxStep for each commit that lies between: a jump,
+//     by however much, ages the history by MaxStep at most, and setting the time back
+//     does not age it at all. For that the points on both sides of a jump stay, while
+//     there is anything behind it that a rule reaches.
 //   - It is stable: what stays would stay again, and deciding often drops nothing that
 //     deciding once at the end would have kept for a longer interval.
 //
-// The price: a server that is away, or commits less than once per MaxStep, ages more
-// slowly than the wall clock and keeps its points for longer than the rules say. The
-// history of a dead server does not fade away.
+// The price: the history of a server that is away ages only when it commits again, and that
+// of a dead one does not fade away.
 package retention
 
 import (
@@ -26,7 +27,7 @@ import (
 	"lifeboat/internal/drs"
 )
 
-// MaxStep is how much time a single commit may account for.
+// MaxStep is how much time a single commit may account for where no clock tells.
 const MaxStep = time.Hour
 
 // DefaultJournal is the usual journal window.
@@ -63,8 +64,9 @@ func FromPIT(journal time.Duration, rules []drs.PITRule) Policy {
 // Point is what a decision needs to know of a recovery point.
 type Point struct {
 	ID          drs.RecoverySnapshotID
-	Taken       time.Time
-	Epoch       uint64 // commits before and with it
+	Taken       time.Time // by the time of day
+	Clock       time.Time // when it was committed, by a clock that nobody sets; zero: not known
+	Epoch       uint64    // commits before and with it
 	Consistency drs.Consistency
 	Locked      bool
 	Pinned      bool // a branch began at it
@@ -142,10 +144,14 @@ func (p Policy) besideJump(i int, points []Point, ages []time.Duration) bool {
 		reach = max(reach, r.For)
 	}
 	jump := func(i int) bool {
-		return i >= 0 && i+1 < len(points) && ages[i] <= reach && points[i+1].Taken.Sub(points[i].Taken) > mostBetween(points[i], points[i+1])
+		return i >= 0 && i+1 < len(points) && ages[i] <= reach && !clocked(points[i], points[i+1]) &&
+			points[i+1].Taken.Sub(points[i].Taken) > mostBetween(points[i], points[i+1])
 	}
 	return jump(i-1) || jump(i)
 }
+
+// clocked tells whether the time between two neighbours is known.
+func clocked(a, b Point) bool { return !a.Clock.IsZero() && !b.Clock.IsZero() }
 
 // mostBetween returns how much time the commits between two neighbours may account for.
 func mostBetween(a, b Point) time.Duration {
@@ -171,8 +177,12 @@ func (p Policy) rule(i int, points []Point, slots []map[int64]int) (best Rule, w
 func Ages(points []Point) []time.Duration {
 	ages := make([]time.Duration, len(points))
 	for i := len(points) - 2; i >= 0; i-- {
-		step := points[i+1].Taken.Sub(points[i].Taken)
-		ages[i] = ages[i+1] + max(0, min(step, mostBetween(points[i], points[i+1])))
+		a, b := points[i], points[i+1]
+		step := min(b.Taken.Sub(a.Taken), mostBetween(a, b))
+		if clocked(a, b) {
+			step = b.Clock.Sub(a.Clock)
+		}
+		ages[i] = ages[i+1] + max(0, step)
 		if ages[i] < ages[i+1] { // no end of jumps
 			ages[i] = ages[i+1]
 		}
@@ -184,6 +194,9 @@ func Ages(points []Point) []time.Duration {
 func (r Rule) slot(p Point) int64 {
 	every := int64(max(r.Every/time.Second, 1))
 	at := p.Taken.Unix()
+	if !p.Clock.IsZero() {
+		at = p.Clock.Unix()
+	}
 	if at < 0 {
 		at -= every - 1
 	}
