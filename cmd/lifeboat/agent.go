@@ -36,17 +36,19 @@ type protectCommand struct {
 	Token     string   `env:"LIFEBOAT_TOKEN" placeholder:"T" help:"Install token; needed until this machine is registered. \"lifeboat env\" on the server prints one."`
 	TokenFile string   `placeholder:"FILE" help:"File of the install token; removed once this machine is registered."`
 	State     string   `required:"" placeholder:"DIR" type:"path" help:"Directory of this agent's identity."`
-	Disk      []string `placeholder:"PATH" sep:"none" help:"Block device or disk image file to replicate; again for each disk, the boot disk first. Without it: those of the start before; at first, or with \"all\", all disks of this machine, and new ones as they come. With --qmp: QEMU's name of a disk or its image; all that the machine can write to by default."`
+	Disk      []string `placeholder:"PATH" sep:"none" help:"Block device or disk image file to replicate; again for each disk, the boot disk first. Without it: those of the start before; at first, or with \"all\", all disks of this machine, and new ones as they come. With --qmp or --domain: QEMU's name of a disk or its image; all that the machine can write to by default."`
 
 	agentFlags
 }
 
 // agentFlags are what the agent and its installation have in common.
 type agentFlags struct {
-	Tracker    string        `default:"auto" enum:"auto,scan,ebpf,qemu" help:"How changed blocks are found: ebpf (the kernel marks writes to block devices), scan (all is read and compared), qemu (QEMU tells what its machine wrote, see --qmp), or auto: qemu with --qmp, else ebpf where it works."`
+	Tracker    string        `default:"auto" enum:"auto,scan,ebpf,qemu" help:"How changed blocks are found: ebpf (the kernel marks writes to block devices), scan (all is read and compared), qemu (QEMU tells what its machine wrote, see --qmp and --domain), or auto: qemu with one of these, else ebpf where it works."`
 	QMP        string        `name:"qmp" placeholder:"SOCKET" help:"With --tracker qemu: the machine to protect, by a QMP socket that nobody else uses (qemu-system-... -qmp unix:SOCKET,server=on,wait=off). Nothing runs in the guest."`
+	Domain     string        `placeholder:"NAME" help:"With --tracker qemu: the machine to protect, by its name or UUID with libvirt on this host. Nothing runs in the guest; if it has QEMU's guest agent, its filesystems are frozen for the moment of each recovery point."`
+	Libvirt    string        `placeholder:"URI" help:"With --domain: libvirt's daemon, qemu:///system by default."`
 	GuestAgent string        `name:"guest-agent" placeholder:"SOCKET" help:"With --qmp: socket of the machine's port org.qemu.guest_agent.0, which nobody else uses: filesystems of the guest are frozen for the moment of each recovery point."`
-	Scratch    string        `placeholder:"DIR" help:"With --qmp: folder in which QEMU keeps what the guest overwrites while it is read; that of the socket by default. 256 MiB must be free."`
+	Scratch    string        `placeholder:"DIR" help:"With --qmp or --domain: folder in which QEMU keeps what the guest overwrites while it is read; by default that of the socket, or the one that libvirt made for the machine. 256 MiB must be free."`
 	Epoch      time.Duration `placeholder:"5s" help:"Spacing of recovery points; the server's choice by default."`
 
 	AuditDays int `default:"30" placeholder:"N" help:"With the ebpf tracker: read and compare all disks once in so many days, while they are at rest, to make sure that no write was missed. 0 never does."`
@@ -117,7 +119,8 @@ func (c *protectCommand) Run(ctx context.Context) error {
 		AuditIn: auditIn, FreezeBound: c.Freeze, Guard: []string{self, "guard"}, Hooks: c.Hooks,
 		Server: c.Server, CAFile: c.CACert, Token: c.Token, TokenFile: c.TokenFile, State: c.State, Disks: c.Disk,
 		Tracker: c.Tracker, Pins: pins, Machine: agent.Machine{
-			QMP: c.QMP, GuestAgent: c.GuestAgent, Scratch: c.Scratch, Guard: []string{self, "guard", "qemu"},
+			Address: qemu.Address{Socket: c.QMP, Agent: c.GuestAgent, Domain: c.Domain, Libvirt: c.Libvirt},
+			Scratch: c.Scratch, Guard: []string{self, "guard", "qemu"},
 		},
 		Overrides: overrides, BootMode: bootMode, Epoch: c.Epoch, Version: version,
 		Status: status, Metrics: metrics, Logger: log,

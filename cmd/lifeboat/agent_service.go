@@ -47,7 +47,7 @@ const registeredWithin = 2 * time.Minute
 
 // Run installs the service and watches it until it replicates.
 func (c *agentInstallCommand) Run(ctx context.Context) error {
-	if c.Root != "" && len(c.Disk) == 0 && c.QMP == "" {
+	if c.Root != "" && len(c.Disk) == 0 && c.QMP == "" && c.Domain == "" {
 		return usageError{errors.New("--root installs for another machine: name its disks with --disk")}
 	}
 	paths := []string{c.State}
@@ -56,7 +56,7 @@ func (c *agentInstallCommand) Run(ctx context.Context) error {
 			paths = append(paths, path)
 		}
 	}
-	if c.QMP == "" {
+	if c.QMP == "" && c.Domain == "" {
 		paths = append(paths, c.Disk...)
 	}
 	for _, path := range paths {
@@ -115,7 +115,7 @@ func (c *agentInstallCommand) args() []string {
 		args = append(args, "--disk", d)
 	}
 	args = append(args, "--tracker", c.Tracker, "--audit-days", strconv.Itoa(c.AuditDays), "--freeze", c.Freeze.String(), "--log-level", c.LogLevel.String())
-	for _, flag := range [][2]string{{"--qmp", c.QMP}, {"--guest-agent", c.GuestAgent}, {"--scratch", c.Scratch}, {"--hooks", c.Hooks}, {"--hostname", c.Hostname}, {"--memory", c.Memory}, {"--boot-mode", c.BootMode}, {"--metrics", c.Metrics}} {
+	for _, flag := range [][2]string{{"--qmp", c.QMP}, {"--domain", c.Domain}, {"--libvirt", c.Libvirt}, {"--guest-agent", c.GuestAgent}, {"--scratch", c.Scratch}, {"--hooks", c.Hooks}, {"--hostname", c.Hostname}, {"--memory", c.Memory}, {"--boot-mode", c.BootMode}, {"--metrics", c.Metrics}} {
 		if flag[1] != "" {
 			args = append(args, flag[0], flag[1])
 		}

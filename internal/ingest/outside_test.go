@@ -17,7 +17,7 @@ const machineDisk = 12 << 20
 func (r *rig) outside(t *testing.T, m *tracktest.Machine) agent.Config {
 	cfg := r.config(t.TempDir(), "")
 	cfg.Disks, cfg.Overrides.Hostname = nil, ""
-	cfg.Tracker, cfg.Machine = "qemu", agent.Machine{QMP: m.Socket}
+	cfg.Tracker, cfg.Machine = "qemu", agent.Machine{Address: m.Address}
 	return cfg
 }
 
@@ -111,5 +111,41 @@ func TestAMachineComesBack(t *testing.T) {
 	m.Write(0, 5, machineDisk+4096, 4096)
 	r.catalog.await(t, "growth", func() bool { return r.catalog.props[server].Disks[0].Bytes == machineDisk+1<<20 })
 	wantDisks(t, r, r.takePoint(server), m.Images)
+	a.stop(t)
+}
+
+// A machine under libvirt is protected over the death of libvirt's daemon, during which
+// the machine runs on, and of the machine.
+func TestAMachineUnderLibvirt(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	l := tracktest.NewLibvirt(t, 2, machineDisk)
+	l.Write(0, 3, 1<<20, 8192)
+	a := runAgent(r.outside(t, l.Machine))
+	r.await(t, 1, drs.RecoveryPoint.Bootable)
+	server := r.only()
+	l.Write(1, 4, 2<<20, 8192)
+	wantDisks(t, r, r.takePoint(server), l.Images)
+	if p := r.catalog.props[server]; p.Hostname != "harbour" || p.Tracker != "qemu" || len(p.Disks) != 2 {
+		t.Errorf("the machine is told as %+v", p)
+	}
+	stalled := func() bool { return r.catalog.info[server].State == drs.ReplicationStalled }
+	continuous := func() bool { return r.catalog.info[server].State == drs.ReplicationContinuous }
+
+	l.KillDaemon()
+	r.catalog.await(t, "stall", stalled)
+	l.StartDaemon()
+	l.Redial()
+	r.catalog.await(t, "return", continuous)
+	l.Write(0, 5, 3<<20, 8192)
+	wantDisks(t, r, r.takePoint(server), l.Images)
+
+	l.Stop()
+	r.catalog.await(t, "stall", stalled)
+	write(t, l.Images[0], []byte("written while it was off"), 5<<20)
+	l.Start()
+	r.catalog.await(t, "return", continuous)
+	l.Write(1, 6, 4<<20, 8192)
+	wantDisks(t, r, r.takePoint(server), l.Images)
 	a.stop(t)
 }

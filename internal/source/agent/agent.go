@@ -14,6 +14,7 @@ import (
 	"lifeboat/internal/replication"
 	"lifeboat/internal/source/blocktrack"
 	"lifeboat/internal/source/blocktrack/ebpf"
+	"lifeboat/internal/source/blocktrack/qemu"
 	"lifeboat/internal/source/inventory"
 )
 
@@ -88,18 +89,17 @@ type Config struct {
 	Logger *slog.Logger // nil: discard
 }
 
-// Machine is a machine that QEMU runs.
+// Machine is a machine that QEMU runs. Where its guest has an agent that can be asked,
+// the filesystems are frozen for each cut, and for no longer than Config.FreezeBound.
 type Machine struct {
-	QMP     string // path of a QMP socket of its own for the agent; empty: no Machine
-	Scratch string // folder for copies of what is overwritten during a cut; empty: that of QMP
-	// GuestAgent is the path of the socket of QEMU's guest agent, if the guest has one
-	// that nobody else uses: its filesystems are frozen for each cut, and for no longer than
-	// Config.FreezeBound.
-	GuestAgent string
+	qemu.Address        // zero: no Machine
+	Scratch      string // folder for copies of what is overwritten during a cut; empty: see qemu.Options
 	// Guard is the command of the process that puts right what a killed agent leaves in
 	// the machine (it calls qemu.Watch); empty: the next agent does, and nothing is frozen.
 	Guard []string
 }
+
+func (m Machine) named() bool { return m.Socket != "" || m.Domain != "" }
 
 // Defaults of Config and of the agent's pace.
 const (
@@ -217,10 +217,17 @@ func (c Config) withDefaults() (Config, error) {
 	switch {
 	case c.State == "":
 		return c, errors.New("no state directory: name one with --state; the agent keeps its identity there")
-	case c.Tracker == trackerQEMU && c.Machine.QMP == "":
-		return c, errors.New("the tracker qemu needs the machine's QMP socket: start the machine with -qmp unix:FILE,server=on,wait=off and name that file with --qmp")
-	case c.Machine.QMP != "" && c.Tracker != trackerQEMU && c.Tracker != trackerAuto && c.Tracker != "":
-		return c, fmt.Errorf("--qmp names a machine under QEMU, and tracker %s finds no changes there: use --tracker qemu", c.Tracker)
+	case c.Tracker == trackerQEMU && !c.Machine.named():
+		return c, errors.New("the tracker qemu needs a machine: name one of libvirt's with --domain; " +
+			"or start it with -qmp unix:FILE,server=on,wait=off and name that file with --qmp")
+	case c.Machine.Socket != "" && c.Machine.Domain != "":
+		return c, errors.New("--qmp and --domain both name a machine: use --domain alone if libvirt runs it")
+	case c.Machine.Agent != "" && c.Machine.Domain != "":
+		return c, errors.New("--guest-agent is for --qmp: the agent in a guest of libvirt's is asked through libvirt")
+	case c.Machine.Libvirt != "" && c.Machine.Domain == "":
+		return c, errors.New("--libvirt names no machine: add --domain")
+	case c.Machine.named() && c.Tracker != trackerQEMU && c.Tracker != trackerAuto && c.Tracker != "":
+		return c, fmt.Errorf("--qmp and --domain name a machine under QEMU, and tracker %s finds no changes there: use --tracker qemu", c.Tracker)
 	case c.Epoch < 0 || c.Epoch > 24*time.Hour:
 		return c, fmt.Errorf("epoch spacing of %s: choose one between 100ms and 24h", c.Epoch)
 	case c.Epoch > 0 && c.Epoch < 100*time.Millisecond:
@@ -229,7 +236,7 @@ func (c Config) withDefaults() (Config, error) {
 	switch c.Tracker {
 	case "", trackerAuto:
 		c.Tracker = trackerAuto
-		if c.Machine.QMP != "" {
+		if c.Machine.named() {
 			c.Tracker = trackerQEMU
 		}
 	case trackerEBPF, trackerScan, trackerQEMU:

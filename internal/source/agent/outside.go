@@ -29,8 +29,8 @@ type outside interface {
 // openOutside opens the machine that the agent protects from outside.
 func (a *agent) openOutside(ctx context.Context) error {
 	tracker, err := qemu.Open(ctx, qemu.Options{
-		Socket: a.cfg.Machine.QMP, Disks: a.cfg.Disks, Scratch: a.cfg.Machine.Scratch, Logger: a.log,
-		Guard: a.cfg.Machine.Guard, Agent: a.cfg.Machine.GuestAgent, Freeze: a.cfg.FreezeBound,
+		Address: a.cfg.Machine.Address, Disks: a.cfg.Disks, Scratch: a.cfg.Machine.Scratch, Logger: a.log,
+		Guard: a.cfg.Machine.Guard, Freeze: a.cfg.FreezeBound,
 	})
 	if err != nil {
 		return err

@@ -40,12 +40,12 @@ func (c *cut) stopWatch() {
 
 // begin makes a cut and its exports. When it fails nothing has changed for good.
 func (t *Tracker) begin(ctx context.Context) error {
-	if err := enoughRoom(t.opts.Scratch); err != nil {
+	if err := enoughRoom(t.scratch); err != nil {
 		return err
 	}
 	t.number++
 	c := &cut{names: fmt.Sprintf("%s-%d", t.id, t.number), stop: func() {}}
-	c.socket = filepath.Join(t.opts.Scratch, t.id+".nbd")
+	c.socket = filepath.Join(t.scratch, t.id+".nbd")
 	t.cut = c
 	for i := range t.disks {
 		if err := t.prepare(ctx, c, i); err != nil {
@@ -59,7 +59,7 @@ func (t *Tracker) begin(ctx context.Context) error {
 	}
 	watching, stop := context.WithCancel(context.Background())
 	c.stop = stop
-	c.watch.Go(func() { c.guard(watching, t.m, t.opts.Scratch) })
+	c.watch.Go(func() { c.guard(watching, t.m, t.scratch) })
 	if err := t.serve(ctx, c); err != nil {
 		t.undo()
 		return err
@@ -174,7 +174,7 @@ func (t *Tracker) Release() error {
 // held tells whether the copies were kept until now.
 func (t *Tracker) held(c *cut) error {
 	if c.broken.Load() {
-		return fmt.Errorf("%w: there is little room left in %s; give it more, or another folder", ErrBroken, t.opts.Scratch)
+		return fmt.Errorf("%w: there is little room left in %s; give it more, or another folder", ErrBroken, t.scratch)
 	}
 	jobs, err := t.m.jobs(context.Background())
 	if err != nil {

@@ -37,7 +37,7 @@ func (t *Tracker) openGuard() error {
 		return err
 	}
 	t.guard = guard
-	if _, err := guard.tell(order{Op: opWatch, QMP: t.opts.Socket, ID: t.id, Agent: t.opts.Agent}); err != nil {
+	if _, err := guard.tell(order{Op: opWatch, At: t.opts.Address, ID: t.id}); err != nil {
 		t.guard = nil
 		return errors.Join(err, guard.Close(false))
 	}
@@ -50,7 +50,7 @@ func (t *Tracker) openGuard() error {
 func (t *Tracker) freeze() (thaw func() (time.Duration, bool)) {
 	nothing := func() (time.Duration, bool) { return 0, false }
 	begun := time.Now()
-	if t.guard == nil || t.opts.Agent == "" || t.opts.Freeze <= 0 || begun.Before(t.freezer.next) {
+	if t.guard == nil || !t.opts.freezable() || t.opts.Freeze <= 0 || begun.Before(t.freezer.next) {
 		return nothing
 	}
 	if _, err := t.guard.tell(order{Op: opFreeze, Bound: t.opts.Freeze}); err != nil {
@@ -61,7 +61,7 @@ func (t *Tracker) freeze() (thaw func() (time.Duration, bool)) {
 	return func() (time.Duration, bool) {
 		r, err := t.guard.tell(order{Op: opThaw})
 		if err != nil { // the guard itself may be dead
-			err = errors.Join(err, thawDirectly(t.opts.Agent))
+			err = errors.Join(err, t.opts.thaw())
 		}
 		held := time.Since(begun)
 		if err != nil || r.Late {
@@ -74,8 +74,8 @@ func (t *Tracker) freeze() (thaw func() (time.Duration, bool)) {
 	}
 }
 
-func thawDirectly(socket string) error {
-	g, err := dialGuest(socket, guestAnswers)
+func (a Address) thaw() error {
+	g, err := a.dialGuest(guestAnswers)
 	if err != nil {
 		return err
 	}

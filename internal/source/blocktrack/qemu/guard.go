@@ -24,9 +24,8 @@ type Guard struct {
 // order is what a guard is told, a JSON object a line; it answers each with a reply.
 type order struct {
 	Op    string
-	QMP   string        // of watch
+	At    Address       // of watch
 	ID    string        // of watch: begins the names of all that the owner makes in QEMU
-	Agent string        // of watch: socket of the guest's agent; empty: nothing is frozen
 	Bound time.Duration // of freeze
 }
 

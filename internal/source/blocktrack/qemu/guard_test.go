@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 
 // hold makes a cut, says so, and does no more.
 func hold(socket string, guard ...string) error {
-	tracker, err := qemu.Open(context.Background(), qemu.Options{Socket: socket, Guard: guard})
+	tracker, err := qemu.Open(context.Background(), qemu.Options{Address: qemu.Address{Socket: socket}, Guard: guard})
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func command(t *testing.T, as string, args ...string) []string {
 // killHolding has another process make a cut of the machine, and kills it.
 func killHolding(t *testing.T, g *tracktest.Machine, guard ...string) {
 	t.Helper()
-	args := command(t, "owner", append([]string{g.Socket}, guard...)...)
+	args := command(t, "owner", append([]string{g.Address.Socket}, guard...)...)
 	owner := exec.Command(args[0], args[1:]...)
 	owner.Stderr = os.Stderr
 	out, err := owner.StdoutPipe()
@@ -181,7 +181,7 @@ func (a *guestAgent) did() (frozen bool, log string) {
 
 func openFreezing(t *testing.T, g *tracktest.Machine, a *guestAgent, bound time.Duration) *qemu.Tracker {
 	t.Helper()
-	tracker, err := qemu.Open(t.Context(), qemu.Options{Socket: g.Socket, Guard: command(t, "guard"), Agent: a.socket, Freeze: bound})
+	tracker, err := qemu.Open(t.Context(), qemu.Options{Address: qemu.Address{Socket: g.Address.Socket, Agent: a.socket}, Guard: command(t, "guard"), Freeze: bound})
 	if err != nil {
 		t.Fatal(err)
 	}

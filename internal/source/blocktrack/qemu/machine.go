@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"path"
 	"strings"
 	"time"
@@ -17,38 +16,9 @@ import (
 const commandTimeout = 30 * time.Second
 
 // machine is a connection to a QEMU.
-type machine struct {
-	*qmp.Conn
-	drained chan struct{} // closed when the events have ended
-}
+type machine struct{ monitor }
 
-func dial(ctx context.Context, socket string) (*machine, error) {
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
-	defer cancel()
-	nc, err := new(net.Dialer).DialContext(ctx, "unix", socket)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := qmp.New(ctx, nc)
-	if err != nil {
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("%w: a QMP socket serves one client at a time; give the agent one of its own (-qmp unix:FILE,server=on,wait=off)", err)
-		}
-		return nil, err
-	}
-	m := &machine{conn, make(chan struct{})}
-	go func() {
-		defer close(m.drained)
-		for range conn.Events() { // what matters is asked for
-		}
-	}()
-	return m, nil
-}
-
-func (m *machine) close() {
-	_ = m.Close() // the machine goes on either way
-	<-m.drained
-}
+func (m *machine) close() { _ = m.Close() } // the machine goes on either way
 
 type args map[string]any
 

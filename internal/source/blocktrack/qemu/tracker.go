@@ -21,14 +21,14 @@ import (
 
 // Options are what a Tracker is opened with.
 type Options struct {
-	// Socket is the path of a QMP socket that nobody else uses.
-	Socket string
+	Address
 	// Disks are to be tracked, each by the name or ID that QEMU gives it or by the
 	// path of its image; empty: all that the guest can write to.
 	Disks []string
 	// Scratch is a folder that QEMU can create files in: what the guest overwrites
-	// while a cut is held is kept there. Empty: the folder of Socket. The files have
-	// no names for longer than it takes to open them, and go with QEMU if not before.
+	// while a cut is held is kept there. Empty: the folder of Socket, or the one that
+	// libvirt made for the machine. The files have no names for longer than it takes to
+	// open them, and go with QEMU if not before.
 	Scratch string
 	// Grain is how many bytes a bit of a dirty bitmap stands for, a power of two of at
 	// least 512; 0: blocktrack.ChunkSize.
@@ -36,10 +36,8 @@ type Options struct {
 	// Guard is the command of a process that puts right what this one leaves behind when
 	// it dies (it calls Watch); empty: nobody does before the next tracker is opened.
 	Guard []string
-	// Agent is the path of the socket of the guest's agent, if there is one that nobody
-	// else uses: its filesystems are then frozen for the moment of a Swap, for no longer
-	// than Freeze. It needs a Guard.
-	Agent  string
+	// Freeze is the longest that the guest's filesystems are frozen, for the moment of a
+	// Swap, where it has an agent that can be asked. It needs a Guard.
 	Freeze time.Duration
 
 	Logger *slog.Logger // nil: discard
@@ -57,6 +55,7 @@ type Tracker struct {
 	cut     *cut   // held; nil: none
 	number  uint64 // of the newest cut
 	guard   *Guard // nil: none
+	scratch string // of this connection
 	freezer freezer
 }
 
@@ -81,21 +80,16 @@ func Open(ctx context.Context, opts Options) (*Tracker, error) {
 	if opts.Grain == 0 {
 		opts.Grain = blocktrack.ChunkSize
 	}
-	if opts.Scratch == "" {
-		opts.Scratch = filepath.Dir(opts.Socket)
+	if opts.Libvirt == "" {
+		opts.Libvirt = DefaultLibvirt
 	}
-	scratch, err := filepath.Abs(opts.Scratch) // QEMU has a working directory of its own
-	if err != nil {
-		return nil, fmt.Errorf("qemu tracker: %w", err)
-	}
-	opts.Scratch = scratch
 	var id [4]byte
 	rand.Read(id[:])
 	t := &Tracker{opts: opts, log: opts.Logger, id: prefix + hex.EncodeToString(id[:])}
 	if err := t.connect(ctx); err != nil {
 		return nil, err
 	}
-	err = t.choose(ctx)
+	err := t.choose(ctx)
 	if err == nil {
 		err = t.openGuard()
 	}
@@ -128,7 +122,7 @@ func (t *Tracker) choose(ctx context.Context) error {
 			}
 		}
 		if len(names) == 0 {
-			return fmt.Errorf("the machine at %s has no disk that it can write to", t.opts.Socket)
+			return fmt.Errorf("the machine at %s has no disk that it can write to", t.opts.Address)
 		}
 	}
 	for _, wanted := range t.opts.Disks {
@@ -136,7 +130,7 @@ func (t *Tracker) choose(ctx context.Context) error {
 			return d.writable() && (d.name() == wanted || d.QDev == wanted || d.Inserted.File == wanted)
 		})
 		if i < 0 {
-			return fmt.Errorf("the machine at %s has no writable disk %q: name one by its ID or its image, or none for all", t.opts.Socket, wanted)
+			return fmt.Errorf("the machine at %s has no writable disk %q: name one by its ID or its image, or none for all", t.opts.Address, wanted)
 		}
 		if slices.Contains(names, drives[i].name()) {
 			return fmt.Errorf("disk %s is named twice", wanted)
@@ -200,17 +194,17 @@ func (t *Tracker) connect(ctx context.Context) error {
 		t.m = nil
 		t.drop()
 	}
-	m, err := dial(ctx, t.opts.Socket)
+	m, err := t.opts.dial(ctx)
 	if err != nil {
-		err = fmt.Errorf("no answer at the QMP socket: %w", err)
-		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("%w; start the machine with -qmp unix:%s,server=on,wait=off", err, t.opts.Socket)
-		}
-		return &blocktrack.GoneError{Device: t.opts.Socket, Err: err}
+		return &blocktrack.GoneError{Device: t.opts.String(), Err: err}
 	}
 	if err := m.sweep(ctx, prefix, t.kept()); err != nil {
 		m.close()
 		return fmt.Errorf("qemu tracker: remove what an earlier one left: %w", err)
+	}
+	if t.scratch, err = t.scratchFolder(ctx, m); err != nil {
+		m.close()
+		return fmt.Errorf("qemu tracker: scratch folder: %w", err)
 	}
 	t.m = m
 	return nil
@@ -295,14 +289,24 @@ func (t *Tracker) Swap(ctx context.Context) ([]blocktrack.Changes, error) {
 	if err := t.connect(ctx); err != nil {
 		return nil, err
 	}
-	changes, err := t.swap(ctx)
+	err := t.look(ctx)
+	if errors.Is(err, qmp.ErrClosed) { // since the connection was used last
+		if err = t.connect(ctx); err != nil {
+			return nil, err
+		}
+		err = t.look(ctx)
+	}
+	var changes []blocktrack.Changes
+	if err == nil {
+		changes, err = t.swap(ctx)
+	}
 	if err != nil {
 		var gone *blocktrack.GoneError
 		var hindered *blocktrack.HinderedError
 		switch {
 		case errors.As(err, &gone), errors.As(err, &hindered), ctx.Err() != nil:
 		case errors.Is(err, qmp.ErrClosed):
-			err = &blocktrack.GoneError{Device: t.opts.Socket, Err: err}
+			err = &blocktrack.GoneError{Device: t.opts.String(), Err: err}
 		default:
 			err = &blocktrack.HinderedError{Err: err, NextStep: "see that QEMU can do what it was asked to; replication then goes on by itself"}
 		}
@@ -312,9 +316,6 @@ func (t *Tracker) Swap(ctx context.Context) ([]blocktrack.Changes, error) {
 }
 
 func (t *Tracker) swap(ctx context.Context) ([]blocktrack.Changes, error) {
-	if err := t.look(ctx); err != nil {
-		return nil, err
-	}
 	if err := t.begin(ctx); err != nil {
 		return nil, err
 	}
@@ -401,9 +402,16 @@ func (t *Tracker) leave() error {
 	return nil
 }
 
+func (t *Tracker) scratchFolder(ctx context.Context, m *machine) (string, error) {
+	if t.opts.Scratch == "" {
+		return t.opts.scratch(ctx, m)
+	}
+	return filepath.Abs(t.opts.Scratch) // QEMU has a working directory of its own
+}
+
 // scratchFile is where the copies of a disk are kept.
 func (t *Tracker) scratchFile(i int) string {
-	return filepath.Join(t.opts.Scratch, fmt.Sprintf("%s-%d-%d.qcow2", t.id, t.number, i))
+	return filepath.Join(t.scratch, fmt.Sprintf("%s-%d-%d.qcow2", t.id, t.number, i))
 }
 
 func removeFile(path string) error {

@@ -18,7 +18,7 @@ const diskSize = 48<<20 + 4096
 
 func open(t *testing.T, g *tracktest.Machine) *qemu.Tracker {
 	t.Helper()
-	tracker, err := qemu.Open(t.Context(), qemu.Options{Socket: g.Socket, Grain: 4096})
+	tracker, err := qemu.Open(t.Context(), qemu.Options{Address: g.Address, Grain: 4096})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,9 +235,9 @@ func TestRefusals(t *testing.T) {
 		options qemu.Options
 		want    string
 	}{
-		{qemu.Options{Socket: g.Dir + "/absent"}, "-qmp unix:"},
-		{qemu.Options{Socket: g.Socket, Disks: []string{"disk7"}}, "no writable disk"},
-		{qemu.Options{Socket: g.Socket, Disks: []string{"disk0", g.Images[0]}}, "named twice"},
+		{qemu.Options{Address: qemu.Address{Socket: g.Dir + "/absent"}}, "-qmp unix:"},
+		{qemu.Options{Address: g.Address, Disks: []string{"disk7"}}, "no writable disk"},
+		{qemu.Options{Address: g.Address, Disks: []string{"disk0", g.Images[0]}}, "named twice"},
 	} {
 		if _, err := qemu.Open(t.Context(), test.options); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%+v: %v, want %q", test.options, err, test.want)

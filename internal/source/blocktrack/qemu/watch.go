@@ -11,10 +11,10 @@ import (
 
 // watch is a guard's side.
 type watch struct {
-	machine order       // of opWatch
-	guest   *guestAgent // nil: no connection
-	frozen  bool        // the guest's filesystems are, or may be
-	late    bool        // they were thawed because time had run out
+	machine order  // of opWatch
+	guest   *guest // nil: no connection
+	frozen  bool   // the guest's filesystems are, or may be
+	late    bool   // they were thawed because time had run out
 }
 
 const (
@@ -98,10 +98,10 @@ func Watch(orders io.Reader, replies io.Writer) error {
 // begin thaws what a guard that died with its owner left frozen. A guest without an
 // agent, or with one that starts later, is none of its business.
 func (w *watch) begin() error {
-	if w.machine.Agent == "" {
+	if !w.machine.At.freezable() {
 		return nil
 	}
-	g, err := dialGuest(w.machine.Agent, guestAnswers)
+	g, err := w.machine.At.dialGuest(guestAnswers)
 	if err != nil {
 		return nil // it tells when it is to freeze
 	}
@@ -117,7 +117,7 @@ func (w *watch) freeze(bound time.Duration) error {
 	if w.frozen {
 		return errors.New("the guest is still frozen")
 	}
-	g, err := dialGuest(w.machine.Agent, guestAnswers)
+	g, err := w.machine.At.dialGuest(guestAnswers)
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (w *watch) thaw() (err error) {
 		return nil
 	}
 	if w.guest == nil {
-		if w.guest, err = dialGuest(w.machine.Agent, guestAnswers); err != nil {
+		if w.guest, err = w.machine.At.dialGuest(guestAnswers); err != nil {
 			w.guest = nil
 			return err
 		}
@@ -156,12 +156,12 @@ func (w *watch) takeOver() error {
 	for until := time.Now().Add(giveUp); w.thaw() != nil && time.Now().Before(until); { // it has nothing else to do
 		time.Sleep(again)
 	}
-	if w.machine.QMP == "" {
+	if w.machine.At == (Address{}) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), giveUp)
 	defer cancel()
-	m, err := dial(ctx, w.machine.QMP)
+	m, err := w.machine.At.dial(ctx)
 	if err != nil {
 		return nil // QEMU is gone, or has the owner's successor, who does it
 	}

@@ -11,18 +11,25 @@ import (
 	"time"
 
 	"lifeboat/internal/qmp"
+	"lifeboat/internal/source/blocktrack/qemu"
 )
 
 // Machine is a real QEMU whose processors stand still: what a guest would write is
 // written through its devices' block backends, in an order that the test knows.
 type Machine struct {
-	Dir     string   // of the images and sockets
-	Images  []string // of disk0, disk1, ...
-	Socket  string   // QMP, for the tracker under test
-	Control *qmp.Conn
+	Dir     string       // of the images and sockets
+	Images  []string     // of disk0, disk1, ...
+	Address qemu.Address // for the tracker under test
+	Control Control
 
 	t       *testing.T
 	process *exec.Cmd
+	ids     string // begins the ID of each disk
+}
+
+// Control has QEMU carry out commands.
+type Control interface {
+	Run(ctx context.Context, command string, arguments, result any) error
 }
 
 // NewMachine starts a machine with so many disks of a size in bytes, all zeros. It
@@ -37,7 +44,7 @@ func NewMachine(t *testing.T, disks int, size int64) *Machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	m := &Machine{t: t, Dir: dir, Socket: filepath.Join(dir, "agent.qmp")}
+	m := &Machine{t: t, Dir: dir, Address: qemu.Address{Socket: filepath.Join(dir, "agent.qmp")}, ids: "disk"}
 	for i := range disks {
 		m.Images = append(m.Images, m.Image(fmt.Sprintf("disk%d.img", i), size))
 	}
@@ -62,12 +69,12 @@ func (m *Machine) Image(name string, size int64) string {
 func (m *Machine) Start() {
 	m.t.Helper()
 	control := filepath.Join(m.Dir, "control.qmp")
-	_, _ = os.Remove(control), os.Remove(m.Socket) // of a machine that was killed
+	_, _ = os.Remove(control), os.Remove(m.Address.Socket) // of a machine that was killed
 	args := []string{
 		"-machine", "q35,accel=tcg", "-m", "64", "-nodefaults", "-display", "none", "-S",
 		"-name", "harbour", "-uuid", "7d3e1c52-0b1f-4c8e-9a44-1df0c2a9e0aa", "-smp", "2",
 		"-device", "pcie-root-port,id=free", // for a disk that is added
-		"-qmp", "unix:" + m.Socket + ",server=on,wait=off", "-qmp", "unix:" + control + ",server=on,wait=off",
+		"-qmp", "unix:" + m.Address.Socket + ",server=on,wait=off", "-qmp", "unix:" + control + ",server=on,wait=off",
 	}
 	for i, image := range m.Images {
 		// share-rw lets a test write besides the guest, through an export.
@@ -83,10 +90,11 @@ func (m *Machine) Start() {
 	m.t.Cleanup(func() { _ = process.Process.Kill(); _ = process.Wait() })
 	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
 	defer cancel()
+	var conn *qmp.Conn
 	for {
 		nc, err := new(net.Dialer).DialContext(ctx, "unix", control)
 		if err == nil {
-			if m.Control, err = qmp.New(ctx, nc); err != nil {
+			if conn, err = qmp.New(ctx, nc); err != nil {
 				m.t.Fatal(err)
 			}
 			break
@@ -97,7 +105,7 @@ func (m *Machine) Start() {
 		case <-time.After(10 * time.Millisecond): // it offers nothing else to wait for
 		}
 	}
-	conn := m.Control
+	m.Control = conn
 	go func() {
 		for range conn.Events() { // somebody must take them
 		}
@@ -126,7 +134,7 @@ func (m *Machine) Run(command string, arguments any) {
 func (m *Machine) IO(ctx context.Context, disk int, command string) error {
 	var out string
 	err := m.Control.Run(ctx, "human-monitor-command", map[string]any{
-		"command-line": fmt.Sprintf("qemu-io -d /machine/peripheral/disk%d/virtio-backend \"%s\"", disk, command),
+		"command-line": fmt.Sprintf("qemu-io -d /machine/peripheral/%s%d/virtio-backend \"%s\"", m.ids, disk, command),
 	}, &out)
 	if err == nil && out != "" {
 		err = fmt.Errorf("qemu-io %s: %s", command, out)

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// guestAgent is a connection to the agent of QEMU's own that may run in the guest.
-type guestAgent struct {
+// agentSocket is the host's end of the guest agent's port.
+type agentSocket struct {
 	nc    net.Conn
 	lines *bufio.Reader
 }
@@ -20,16 +20,14 @@ type guestAgent struct {
 // maxGuestLine bounds an answer of the guest's, which is not trusted.
 const maxGuestLine = 64 << 10
 
-// dialGuest connects and makes sure, within the time given, that somebody answers: what
-// is sent to nobody would be carried out whenever the guest's agent starts.
-func dialGuest(socket string, within time.Duration) (*guestAgent, error) {
+func dialAgent(socket string, within time.Duration) (*agentSocket, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	nc, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 	if err != nil {
 		return nil, err
 	}
-	g := &guestAgent{nc, bufio.NewReaderSize(nc, maxGuestLine)}
+	g := &agentSocket{nc, bufio.NewReaderSize(nc, maxGuestLine)}
 	if err := g.sync(within); err != nil {
 		_ = nc.Close() // nothing was asked for
 		return nil, fmt.Errorf("no answer from the guest's agent: %w", err)
@@ -37,7 +35,7 @@ func dialGuest(socket string, within time.Duration) (*guestAgent, error) {
 	return g, nil
 }
 
-func (g *guestAgent) close() { _ = g.nc.Close() }
+func (g *agentSocket) close() { _ = g.nc.Close() }
 
 type guestReply struct {
 	Return json.RawMessage `json:"return"`
@@ -46,7 +44,7 @@ type guestReply struct {
 	} `json:"error"`
 }
 
-func (g *guestAgent) send(command string, arguments any) error {
+func (g *agentSocket) send(command string, arguments any) error {
 	raw, err := json.Marshal(map[string]any{"execute": command, "arguments": arguments})
 	if err == nil {
 		_, err = g.nc.Write(append(raw, '\n'))
@@ -54,7 +52,7 @@ func (g *guestAgent) send(command string, arguments any) error {
 	return err
 }
 
-func (g *guestAgent) receive() (r guestReply, err error) {
+func (g *agentSocket) receive() (r guestReply, err error) {
 	line, err := g.lines.ReadSlice('\n')
 	if err != nil {
 		return r, err
@@ -63,7 +61,7 @@ func (g *guestAgent) receive() (r guestReply, err error) {
 }
 
 // sync passes over what earlier commands may still be answered with.
-func (g *guestAgent) sync(within time.Duration) error {
+func (g *agentSocket) sync(within time.Duration) error {
 	if err := g.nc.SetDeadline(time.Now().Add(within)); err != nil {
 		return err
 	}
@@ -84,7 +82,7 @@ func (g *guestAgent) sync(within time.Duration) error {
 }
 
 // run has the guest's agent do something. After an error the next command needs sync.
-func (g *guestAgent) run(command string, within time.Duration, result any) error {
+func (g *agentSocket) run(command string, within time.Duration, result any) error {
 	if err := g.nc.SetDeadline(time.Now().Add(within)); err != nil {
 		return err
 	}
@@ -103,25 +101,4 @@ func (g *guestAgent) run(command string, within time.Duration, result any) error
 		return fmt.Errorf("%s: %w", command, err)
 	}
 	return nil
-}
-
-// freeze holds the guest's filesystems still and returns how many they are.
-func (g *guestAgent) freeze(within time.Duration) (n int, err error) {
-	err = g.run("guest-fsfreeze-freeze", within, &n)
-	return n, err
-}
-
-// thaw lets them go on, also those that are only being frozen.
-func (g *guestAgent) thaw(within time.Duration) error {
-	if err := g.sync(within); err != nil {
-		return fmt.Errorf("thaw: %w", err)
-	}
-	return g.run("guest-fsfreeze-thaw", within, nil)
-}
-
-// frozen tells whether somebody has frozen them.
-func (g *guestAgent) frozen(within time.Duration) (bool, error) {
-	var status string
-	err := g.run("guest-fsfreeze-status", within, &status)
-	return status == "frozen", err
 }
