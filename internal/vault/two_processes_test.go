@@ -19,12 +19,10 @@ import (
 // TestTwoProcesses lets two vaults on one store write, fork, maintain and collect at
 // once. Whatever was acknowledged and is kept must read right, for readers of both.
 func TestTwoProcesses(t *testing.T) {
-	if onS3() {
-		t.Skip("too many requests; the stores differ in nothing that matters here, as TestModel shows")
-	}
-	const rounds, size = 120, 64
+	rounds := step(120, 12)
+	const size = 64
 	store, keys := newStore(t), newKey(t)
-	const n = 3 * rounds
+	n := 3 * rounds
 	clock := func() time.Time { return point(n + 10).Taken }
 	opt := vault.Options{Now: clock}.Small()
 	a := newVault(t, store, keys, opt)

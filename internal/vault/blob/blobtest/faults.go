@@ -43,6 +43,28 @@ func NewFaults(s blob.Store, n int, outcome Outcome) *Faults {
 	return &Faults{Store: s, left: n, outcome: outcome}
 }
 
+// Arm makes operation n from now on, counted from 1, end with the outcome; 0: none does.
+// What was armed before is forgotten, but a store that is dead stays so.
+func (f *Faults) Arm(n int, outcome Outcome) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.left, f.outcome = n, outcome
+}
+
+// Kill makes all further operations fail, as the end of a process does.
+func (f *Faults) Kill() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dead = true
+}
+
+// Dead tells whether all operations fail.
+func (f *Faults) Dead() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dead
+}
+
 // Hit tells whether the fault has happened.
 func (f *Faults) Hit() bool {
 	f.mu.Lock()

@@ -47,7 +47,8 @@ func NewBucket(t testing.TB, endpoint string) *Bucket {
 
 func openBucket(t testing.TB, l s3.Location) *Bucket {
 	t.Helper()
-	store, err := s3.Open(context.Background(), l, s3.Options{Delay: time.Millisecond, ReadOnly: true}) // not probed each time
+	// Not probed each time, and patient: a machine with other work may stand still for a while.
+	store, err := s3.Open(context.Background(), l, s3.Options{Delay: time.Millisecond, Patience: 5 * time.Minute, ReadOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
