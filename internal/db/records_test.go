@@ -165,3 +165,22 @@ func TestPointOfEpoch(t *testing.T) {
 		t.Error("a database that is not there was opened")
 	}
 }
+
+// FuzzInstanceRecord: what is taken for a record of an instance names all it must.
+func FuzzInstanceRecord(f *testing.F) {
+	f.Add([]byte("{}"))
+	f.Add([]byte(`{"id":"i-0123456789abcdef0","account":"1","region":"r","sourceServer":"s-0123456789abcdef0","state":"RUNNING","launched":"2026-01-01T00:00:00Z","tags":{"a":"b"}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		r, err := db.DecodeInstanceRecord(text)
+		if err != nil {
+			return
+		}
+		again, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.DecodeInstanceRecord(again); err != nil {
+			t.Fatalf("what was decoded cannot be decoded again: %v", err)
+		}
+	})
+}
