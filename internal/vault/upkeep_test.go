@@ -46,7 +46,7 @@ func TestDamageToAFoldedBranch(t *testing.T) {
 	t.Parallel()
 	world, h := foldedWorld(t)
 	sound := h.openable(t, world)
-	for _, name := range some(world.Names(), 6) {
+	for _, name := range some(world.Names(), 4) {
 		if strings.HasPrefix(name, "root/") || strings.HasPrefix(name, "keys/") {
 			continue
 		}
