@@ -11,12 +11,17 @@ import (
 type startCommand struct {
 	clientFlags
 	Instances []string `arg:"" name:"instance" help:"IDs, first parts of IDs, or hostnames."`
+	FromVault bool     `help:"Where the server's host has lost what the machines wrote: make their disks again as they were shipped to the vault, until seconds before."`
 }
 
 // Run starts machines that were stopped, or were launched with the disposition
 // STOPPED.
 func (v *startCommand) Run(ctx context.Context) error {
-	return v.power(ctx, v.Instances, (*client.Client).StartMachine, "RUNNING")
+	start := (*client.Client).StartMachine
+	if v.FromVault {
+		start = (*client.Client).StartMachineFromVault
+	}
+	return v.power(ctx, v.Instances, start, "RUNNING")
 }
 
 type stopCommand struct {

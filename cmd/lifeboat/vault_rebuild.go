@@ -70,6 +70,10 @@ func (v *vaultRebuildCommand) Run(ctx context.Context) error {
 		if n := len(done.Instances); n > 0 {
 			p.Printf("%s came back, too.\n", show.Count(n, "recovery instance"))
 		}
+		if n := len(done.Shipped); n > 0 {
+			p.Printf("%s came back without disks, which are in the vault as they were seconds before: when the server runs, `lifeboat start INSTANCE --from-vault` "+
+				"makes them again for %s.\n", show.Count(n, "recovery instance"), strings.Join(done.Shipped, " "))
+		}
 		if n := len(done.Lost); n > 0 {
 			p.Printf("%s in %s/instances without a record: %s. Their disks are kept, and no table knows them. Delete those that are not needed.\n",
 				show.Count(n, "recovery instance"), done.Data, strings.Join(done.Lost, " "))

@@ -15,6 +15,12 @@ func (c *Client) StartMachine(ctx context.Context, instance string) error {
 	return c.power(ctx, instance, "start")
 }
 
+// StartMachineFromVault is StartMachine for an instance whose disks the server's host has
+// lost: they are made again as they were shipped to the vault.
+func (c *Client) StartMachineFromVault(ctx context.Context, instance string) error {
+	return c.power(ctx, instance, "start-from-vault")
+}
+
 // StopMachine begins to stop the machine of an instance; AwaitState tells when it
 // is off.
 func (c *Client) StopMachine(ctx context.Context, instance string) error {

@@ -36,6 +36,8 @@ type ServerRecord struct {
 	// StagingAccount and StagingServer are of a server that stands for one of another account.
 	StagingAccount string             `json:"stagingAccount,omitempty"`
 	StagingServer  drs.SourceServerID `json:"stagingServer,omitempty"`
+	// Instances are the recoveries, no drills, whose writes lie beside the server's in the vault.
+	Instances []InstanceRecord `json:"instances,omitempty"`
 }
 
 type recordRow struct {
@@ -70,7 +72,17 @@ func (d *DB) ServerRecord(ctx context.Context, id drs.SourceServerID) (ServerRec
 	if err := d.read.NewRaw(selectRecords+"WHERE id = ?", id).Scan(ctx, &row); err != nil {
 		return ServerRecord{}, fmt.Errorf("look up source server %s: %w", id, absent(err))
 	}
-	return row.record(), nil
+	record := row.record()
+	instances, err := d.InstanceRecords(ctx)
+	if err != nil {
+		return ServerRecord{}, err
+	}
+	for _, i := range instances {
+		if i.VaultServer == id && !i.Drill {
+			record.Instances = append(record.Instances, i)
+		}
+	}
+	return record, nil
 }
 
 func (r recordRow) record() ServerRecord {

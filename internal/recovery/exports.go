@@ -128,16 +128,15 @@ func (e *exports) openDisks(ctx context.Context, instance drs.RecoveryInstance) 
 		if err != nil {
 			return nil, err
 		}
-		dir := filepath.Join(s.dir(instance.ID), fmt.Sprintf("disk-%d", volume.ID))
+		dir := s.diskDir(instance.ID, volume.ID)
 		if launching {
 			if err := branchlog.Create(dir, volume.Size, key); err != nil && !errors.Is(err, fs.ErrExist) {
 				return nil, err
 			}
 		}
 		log, err := branchlog.Open(dir, key, below{base})
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("disk %d of %s has lost what the machine wrote since it was launched: restore %s from a copy, or launch the server again: %w",
-				volume.ID, instance.ID, dir, err)
+		if isLost(err) {
+			err = &lostError{instance, volume.ID, dir, err}
 		}
 		if err != nil {
 			return nil, err
@@ -153,6 +152,11 @@ func (e *exports) openDisks(ctx context.Context, instance drs.RecoveryInstance) 
 		}
 	}
 	return of, nil
+}
+
+// diskDir is the directory of the log of an instance's disk.
+func (s *Service) diskDir(id drs.RecoveryInstanceID, volume vault.VolumeID) string {
+	return filepath.Join(s.dir(id), fmt.Sprintf("disk-%d", volume))
 }
 
 // makeDir makes an instance's directory, durably.

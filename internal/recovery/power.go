@@ -20,6 +20,10 @@ func (s *Service) StartInstance(ctx context.Context, account drs.Account, id drs
 		return drs.RecoveryInstance{}, err
 	}
 	if _, err := s.startAgain(ctx, id); err != nil {
+		var lost *lostError
+		if errors.As(err, &lost) {
+			err = drs.Conflict(drs.TypeRecoveryInstance, string(id), "%v.", lost)
+		}
 		return drs.RecoveryInstance{}, err
 	}
 	if err := s.followMachine(ctx, id); err != nil {

@@ -218,11 +218,15 @@ func (sh *shipper) writeNote() error {
 	for i, d := range sh.disks {
 		note.Disks[d.volume.ID] = shippedDisk{logID(d.log), sh.shipped[i]}
 	}
+	return writeShippedNote(sh.note, note)
+}
+
+func writeShippedNote(path string, note shippedNote) error {
 	text, err := json.Marshal(note)
 	if err != nil {
 		return err
 	}
-	return durable.Files{}.WriteFile("note what was shipped", sh.note, text, 0o600)
+	return durable.Files{}.WriteFile("note what was shipped", path, text, 0o600)
 }
 
 func logID(l *branchlog.Log) string {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -148,6 +149,30 @@ func TestWritesOfARecoveryAreShipped(t *testing.T) {
 	}
 	if got := s.branchDisk(t, server, id); !bytes.Equal(got, want) {
 		t.Error("the branch changed with the instance's directory")
+	}
+
+	// Its host is lost. On another one it goes on from there, once somebody says so.
+	s.run(t)
+	if _, err := s.StartInstance(t.Context(), account, id); err == nil || !strings.Contains(err.Error(), "--from-vault") {
+		t.Errorf("started without its disks: %v", err)
+	}
+	if _, err := s.StartFromVault(t.Context(), account, id); err == nil || !strings.Contains(err.Error(), "still runs") {
+		t.Errorf("new disks under a running machine: %v", err)
+	}
+	if err := s.machines.Destroy(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time nothing is lost
+		if _, err := s.StartFromVault(t.Context(), account, id); err != nil {
+			t.Fatal(err)
+		}
+		guest = s.plug(t, id)
+		if got := guest.read(0, len(want)); !bytes.Equal(got, want) {
+			t.Error("the disk differs from what was shipped")
+		}
+		write(64<<10, 5000, 'z')
+		guest.flush()
+		settle(t, "what it writes is shipped again", func() bool { return bytes.Equal(s.branchDisk(t, server, id), want) })
 	}
 }
 

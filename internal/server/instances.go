@@ -20,6 +20,7 @@ import (
 // docs/drs-compatibility.md.
 //
 //	POST /lifeboat/v1/recovery-instances/{i-…}/start
+//	POST /lifeboat/v1/recovery-instances/{i-…}/start-from-vault  likewise, on disks made again of what was shipped
 //	POST /lifeboat/v1/recovery-instances/{i-…}/stop     begins it; the state tells
 //	GET  /lifeboat/v1/recovery-instances/{i-…}/console  text, with Range
 func instanceHandler(service *recovery.Service, log *slog.Logger) http.Handler {
@@ -27,11 +28,12 @@ func instanceHandler(service *recovery.Service, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	const one = "/lifeboat/v1/recovery-instances/{instance}/"
 	mux.HandleFunc("POST "+one+"start", h.power(service.StartInstance))
+	mux.HandleFunc("POST "+one+"start-from-vault", h.power(service.StartFromVault))
 	mux.HandleFunc("POST "+one+"stop", h.power(service.StopInstance))
 	mux.HandleFunc("GET "+one+"console", h.console)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		drsapi.WriteError(w, log, &drs.Error{Kind: drs.KindNotFound, Message: fmt.Sprintf(
-			"Nothing is served at %s %s. Recovery instances have POST …/start, POST …/stop and GET …/console.", r.Method, r.URL.Path)})
+			"Nothing is served at %s %s. Recovery instances have POST …/start, POST …/start-from-vault, POST …/stop and GET …/console.", r.Method, r.URL.Path)})
 	})
 	return mux
 }

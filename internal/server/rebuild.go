@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"lifeboat/internal/db"
@@ -45,9 +46,11 @@ type Rebuilt struct {
 	// SameIdentity: the certificate authority and the admin's access key are those of before.
 	SameIdentity bool `json:"sameIdentity"`
 	// Instances came back, as their disks are in the data directory; of those in Lost
-	// there are disks, too, but no record.
+	// there are disks, too, but no record. Those in Shipped have no disks here, but what was
+	// shipped of them is in the vault.
 	Instances []string `json:"instances"`
 	Lost      []string `json:"lost"`
+	Shipped   []string `json:"shipped"`
 }
 
 // RebuiltServer is one source server that came back.
@@ -71,7 +74,7 @@ func (r Rebuild) Run(ctx context.Context) (out Rebuilt, err error) {
 		return out, err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	out = Rebuilt{Data: d.Path, NewDataDir: r.MasterKey != "", Servers: []RebuiltServer{}, Configuration: map[string]int{}, Instances: []string{}, Lost: []string{}}
+	out = Rebuilt{Data: d.Path, NewDataDir: r.MasterKey != "", Servers: []RebuiltServer{}, Configuration: map[string]int{}, Instances: []string{}, Lost: []string{}, Shipped: []string{}}
 	out.SameIdentity = !out.NewDataDir || d.restored
 
 	if out.SetAside, err = r.whereAside(ctx, d); err != nil {
@@ -156,6 +159,7 @@ func (r Rebuild) fill(ctx context.Context, d *DataDir, v *vault.Vault, path stri
 		return err
 	}
 	accounts := map[drs.Account]bool{d.Account(): len(servers) > 0}
+	var inVault []db.InstanceRecord
 	for _, id := range servers {
 		points, damage := v.Points(ctx, id)
 		if damage != nil && len(points) == 0 {
@@ -190,6 +194,7 @@ func (r Rebuild) fill(ctx context.Context, d *DataDir, v *vault.Vault, path stri
 			return err
 		}
 		server.Hostname = restored.Properties.Hostname
+		inVault = append(inVault, record.Instances...)
 		if restored.Replication.State.Ended() { // its points are not offered any more
 			points, server.Points = nil, 0
 			server.Problem = "its replication was ended, and what the vault still holds of it waits to be deleted: delete the source server. " + server.Problem
@@ -204,6 +209,9 @@ func (r Rebuild) fill(ctx context.Context, d *DataDir, v *vault.Vault, path stri
 		return err
 	}
 	if out.Instances, out.Lost, err = restoreInstances(ctx, d, database); err != nil {
+		return err
+	}
+	if out.Shipped, err = restoreShipped(ctx, v, database, inVault, out.Instances); err != nil {
 		return err
 	}
 	for account, used := range accounts {
@@ -314,4 +322,31 @@ func restoreInstances(ctx context.Context, d *DataDir, database *db.DB) (back, l
 		back = append(back, e.Name())
 	}
 	return back, left, nil
+}
+
+// restoreShipped brings back, stopped, the instances whose disks are not in the data
+// directory, but which have a branch in the vault.
+func restoreShipped(ctx context.Context, v *vault.Vault, database *db.DB, records []db.InstanceRecord, here []string) ([]string, error) {
+	back := []string{}
+	for _, record := range records {
+		if slices.Contains(here, string(record.ID)) || record.State == drs.InstanceShuttingDown {
+			continue
+		}
+		branches, err := v.Branches(ctx, record.VaultServer)
+		if err != nil && len(branches) == 0 {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			continue // as the server's own problem tells
+		}
+		if !slices.Contains(branches, string(record.ID)) {
+			continue // it was terminated
+		}
+		record.State, record.Wanted = drs.InstanceStopped, false
+		if err := database.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return tx.RestoreInstance(ctx, record) }); err != nil {
+			return nil, err
+		}
+		back = append(back, string(record.ID))
+	}
+	return back, nil
 }

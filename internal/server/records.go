@@ -29,6 +29,7 @@ type recorder struct {
 	log       *slog.Logger
 
 	machines map[drs.RecoveryInstanceID][32]byte // of what is known to be kept beside their disks; run's own
+	shipped  map[drs.RecoveryInstanceID]shipped  // what the vault knows of them; run's own
 
 	mu   sync.Mutex                      // held while anything is put, so that no old record follows a new one
 	kept map[drs.SourceServerID][32]byte // of what is known to be in the vault; guarded by mu
@@ -37,9 +38,15 @@ type recorder struct {
 	gone map[drs.SourceServerID]bool     // its place in the vault is being deleted; guarded by mu
 }
 
+// shipped is a recovery instance as it is known to be in the record of a server.
+type shipped struct {
+	server drs.SourceServerID
+	sum    [32]byte
+}
+
 func newRecorder(d *db.DB, v *vault.Vault, instances string, log *slog.Logger) *recorder {
 	return &recorder{
-		db: d, vault: v, instances: instances, log: log, machines: map[drs.RecoveryInstanceID][32]byte{},
+		db: d, vault: v, instances: instances, log: log, machines: map[drs.RecoveryInstanceID][32]byte{}, shipped: map[drs.RecoveryInstanceID]shipped{},
 		kept: map[drs.SourceServerID][32]byte{}, as: map[drs.SourceServerID]int64{}, told: map[drs.SourceServerID]bool{}, gone: map[drs.SourceServerID]bool{},
 	}
 }
@@ -143,7 +150,8 @@ func (r *recorder) keepLocked(ctx context.Context, record db.ServerRecord) error
 // instanceFile is kept in the directory of each instance.
 const instanceFile = "instance.json"
 
-// keepInstances keeps what the tables know of each recovery instance beside its disks.
+// keepInstances keeps what the tables know of each recovery instance beside its disks, and of
+// those whose writes are shipped, in the vault.
 func (r *recorder) keepInstances(ctx context.Context) {
 	records, err := r.db.InstanceRecords(ctx)
 	if err != nil {
@@ -152,6 +160,7 @@ func (r *recorder) keepInstances(ctx context.Context) {
 		}
 		return
 	}
+	r.keepShipped(ctx, records)
 	for _, record := range records {
 		text, err := json.MarshalIndent(record, "", "  ")
 		if err == nil && r.machines[record.ID] == sha256.Sum256(text) {
@@ -170,4 +179,52 @@ func (r *recorder) keepInstances(ctx context.Context) {
 		}
 		r.machines[record.ID] = sha256.Sum256(text)
 	}
+}
+
+// keepShipped puts the record of each server of which a recovery has come, changed or gone.
+func (r *recorder) keepShipped(ctx context.Context, records []db.InstanceRecord) {
+	now := map[drs.RecoveryInstanceID]shipped{}
+	for _, record := range records {
+		if record.Drill || record.State == drs.InstancePending {
+			continue
+		}
+		text, err := json.Marshal(record)
+		if err != nil {
+			r.log.Warn("the record of a recovery instance cannot be kept in the vault", "instance", record.ID, "err", err)
+			continue
+		}
+		now[record.ID] = shipped{record.VaultServer, sha256.Sum256(text)}
+	}
+	changed := map[drs.SourceServerID]error{}
+	for id, is := range now {
+		if r.shipped[id] != is {
+			changed[is.server] = nil
+		}
+	}
+	for id, was := range r.shipped {
+		if _, there := now[id]; !there {
+			changed[was.server] = nil
+		}
+	}
+	for server := range changed {
+		if changed[server] = r.keep(ctx, server); errors.Is(changed[server], db.ErrAbsent) || errors.Is(changed[server], vault.ErrAbsent) {
+			changed[server] = nil // it is gone, with all it had
+		} else if changed[server] != nil && ctx.Err() == nil {
+			r.log.Warn("the record of a server's recovery instances cannot be kept in the vault; trying again", "server", server, "err", changed[server])
+		}
+	}
+	for id, is := range now { // what was not put is tried again
+		if changed[is.server] != nil {
+			delete(now, id)
+			if was, there := r.shipped[id]; there {
+				now[id] = was
+			}
+		}
+	}
+	for id, was := range r.shipped {
+		if _, there := now[id]; !there && changed[was.server] != nil {
+			now[id] = was
+		}
+	}
+	r.shipped = now
 }

@@ -182,7 +182,7 @@ func anyServer(action string) func(*http.Request, drs.Account) need {
 func onInstance(r *http.Request, account drs.Account) need {
 	action := "GetRecoveryInstanceConsole"
 	switch pathPart(r, 4) {
-	case "start":
+	case "start", "start-from-vault":
 		action = "StartRecoveryInstance"
 	case "stop":
 		action = "StopRecoveryInstance"

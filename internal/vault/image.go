@@ -23,6 +23,7 @@ type Image struct {
 	v       *Vault
 	b       *branch
 	seq     uint64 // everything up to here
+	began   uint64 // where its branch did; 0: main
 	server  drs.SourceServerID
 	seed    uint64
 	volumes []Volume
@@ -86,6 +87,9 @@ func (b *branch) open(ctx context.Context, st *state, seq uint64, volumes []Volu
 		v: b.v, b: b, seq: seq, server: b.server, seed: st.seed, volumes: slices.Clone(volumes),
 		readers: map[VolumeID]*VolumeReader{},
 		ahead:   make(chan struct{}, b.v.distance.aheads),
+	}
+	if st.base != nil {
+		m.began = st.base.seq
 	}
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	for _, vol := range volumes {

@@ -154,3 +154,18 @@ func (r *VolumeReader) Extents(ctx context.Context, off, n int64) ([]Span, error
 	})
 	return out, err
 }
+
+// Own describes, in order, what the image's branch has written since it began, of the main
+// branch everything. A hole is blocks that it made zeros, or that were before.
+func (r *VolumeReader) Own() []Span {
+	vw := r.image.view.Load()
+	var out []Span
+	for _, rec := range r.records(vw) {
+		if !rec.Zero() && vw.segs[rec.Seg].seq <= r.image.began {
+			continue
+		}
+		off := int64(rec.Block) * BlockSize
+		out = append(out, Span{off, min(int64(rec.End())*BlockSize, r.volume.Size) - off, rec.Zero()})
+	}
+	return out
+}
