@@ -21,6 +21,8 @@ type vaultCommand struct {
 	Lock      vaultLockCommand      `cmd:"" help:"Keep a recovery point until a date, whatever happens."`
 	Rebuild   vaultRebuildCommand   `cmd:"" help:"Make the database, or the whole data directory, again from the vault."`
 	RotateKey vaultRotateKeyCommand `cmd:"" help:"Give the vault a new master key."`
+
+	KeepDatabase vaultKeepDatabaseCommand `cmd:"" help:"Go on with a database that was put back from an old copy, in place of what the vault keeps."`
 }
 
 // vaultFlags say which vault to look into.

@@ -32,6 +32,7 @@ var notConfigured = map[string]string{
 	"deliveries":               "history",
 	"client_tokens":            "good for minutes",
 	"vault_purges":             "a server that waits to be deleted comes back and is deleted again by who wants that",
+	"record_marks":             "of what is in the vault, and set anew from it",
 	"identity_generation":      "a counter",
 	"configuration_generation": "a counter",
 	"goose_db_version":         "made by migrations",

@@ -130,7 +130,9 @@ type installationKeeper struct {
 	dir   *DataDir
 	db    *db.DB
 	vault *vault.Vault
-	log   *slog.Logger
+	// mayPut is asked before each put.
+	mayPut func(context.Context) error
+	log    *slog.Logger
 
 	kept int64 // generation of the configuration that is known to be there; 0: none
 	told bool  // that it cannot be kept
@@ -180,7 +182,10 @@ func (k *installationKeeper) keep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := k.vault.PutOwnRecord(ctx, document); err != nil {
+	if err := k.mayPut(ctx); err != nil {
+		return err
+	}
+	if err := k.vault.PutOwnRecord(ctx, document, k.db); err != nil {
 		return err
 	}
 	k.kept = generation
@@ -189,6 +194,7 @@ func (k *installationKeeper) keep(ctx context.Context) error {
 
 // rewrapInstallation brings the root secret that the vault keeps under the directory's
 // present master key. Until it is done, the vault can be made whole with the key before.
+// The rest stays as the vault keeps it; a database that is older than that stays so.
 func (d *DataDir) rewrapInstallation(ctx context.Context, store vaultStore) (err error) {
 	v, err := vault.Open(ctx, store, d.keys, vault.Options{})
 	if err != nil {
@@ -212,7 +218,13 @@ func (d *DataDir) rewrapInstallation(ctx context.Context, store vaultStore) (err
 	if err != nil {
 		return err
 	}
-	return v.PutOwnRecord(ctx, document)
+	if database, openErr := db.Open(ctx, d.databasePath()); openErr == nil {
+		defer func() { err = errors.Join(err, database.Close()) }()
+		if err = v.PutOwnRecord(ctx, document, database); !errors.Is(err, vault.ErrNewerRecord) {
+			return err
+		}
+	}
+	return v.PutOwnRecord(ctx, document, nil)
 }
 
 // restoreSecrets puts what the vault keeps of an installation into a new data

@@ -75,6 +75,15 @@ func (s *running) keepOwnership(ctx context.Context) error {
 	}
 }
 
+// mayRecord is nil while the vault is known to be ours. A server that another one took
+// the vault from must not add to the records that the other one began with.
+func (s *running) mayRecord(ctx context.Context) error {
+	if o := s.ownership.Load(); o != nil {
+		return o.Check(ctx)
+	}
+	return errors.New("the vault is not signed as ours yet")
+}
+
 // checkOwnership is nil when the vault is surely ours.
 func (s *running) checkOwnership(ctx context.Context) error {
 	if o := s.ownership.Load(); o != nil {

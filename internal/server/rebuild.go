@@ -16,6 +16,7 @@ import (
 	"lifeboat/internal/drs"
 	"lifeboat/internal/durable"
 	"lifeboat/internal/vault"
+	"lifeboat/internal/vault/blob"
 )
 
 // Rebuild says what to make anew.
@@ -100,17 +101,40 @@ func (r Rebuild) Run(ctx context.Context) (out Rebuilt, err error) {
 	if err := r.fill(ctx, d, v, temp, &out); err != nil {
 		return out, errors.Join(err, removeDatabase(temp))
 	}
-	if err := place(temp, d.databasePath(), out.SetAside); err != nil {
-		return out, err
+	if out.NewDataDir {
+		if err := r.takeOver(ctx, d, store); err != nil {
+			return out, errors.Join(err, removeDatabase(temp))
+		}
+		if err := r.catchUp(ctx, d, v, temp, &out); err != nil {
+			return out, errors.Join(err, removeDatabase(temp))
+		}
 	}
-	if !out.NewDataDir {
-		return out, nil
+	if err := place(temp, d.databasePath(), out.SetAside); err != nil || !out.NewDataDir {
+		return out, err
 	}
 	// The settings come last: they make the directory whole.
-	if err := r.takeOver(ctx, d, store); err != nil {
-		return out, err
-	}
 	return out, d.writeSettings()
+}
+
+// catchUp makes the database once more when the server before wrote records until it
+// lost the vault.
+func (r Rebuild) catchUp(ctx context.Context, d *DataDir, v *vault.Vault, path string, out *Rebuilt) error {
+	database, err := db.Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	newer, err := newerRecords(ctx, v, database)
+	if err := errors.Join(err, database.Close()); err != nil {
+		r.Log.Warn("cannot look whether the vault's records have changed meanwhile", "err", err)
+	}
+	if len(newer) == 0 {
+		return nil
+	}
+	if err := removeDatabase(path); err != nil {
+		return err
+	}
+	out.Servers, out.Configuration, out.ConfigurationProblem = []RebuiltServer{}, map[string]int{}, ""
+	return r.fill(ctx, d, v, path, out)
 }
 
 func readRecord(ctx context.Context, v *vault.Vault, id drs.SourceServerID) (db.ServerRecord, error) {
@@ -179,6 +203,9 @@ func (r Rebuild) fill(ctx context.Context, d *DataDir, v *vault.Vault, path stri
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
+			if blob.TroubleOf(err) != nil {
+				return err // what is made up would replace it
+			}
 			record, err = r.placeholder(ctx, d, v, id, points)
 			if err != nil {
 				return err
@@ -194,6 +221,9 @@ func (r Rebuild) fill(ctx context.Context, d *DataDir, v *vault.Vault, path stri
 			return err
 		}
 		server.Hostname = restored.Properties.Hostname
+		if err := v.MarkRecord(ctx, id, database); err != nil {
+			return err
+		}
 		inVault = append(inVault, record.Instances...)
 		if restored.Replication.State.Ended() { // its points are not offered any more
 			points, server.Points = nil, 0
@@ -241,6 +271,9 @@ func (r Rebuild) restoreConfiguration(ctx context.Context, d *DataDir, v *vault.
 	}
 	switch {
 	case err == nil:
+		if err := v.MarkRecord(ctx, "", database); err != nil {
+			return err
+		}
 		for table, rows := range in.Configuration.Tables {
 			if len(rows) > 0 {
 				out.Configuration[table] = len(rows)
@@ -250,7 +283,7 @@ func (r Rebuild) restoreConfiguration(ctx context.Context, d *DataDir, v *vault.
 			out.Configuration["extended_source_servers"] = n
 		}
 		return nil
-	case errors.Is(err, db.ErrNewerConfiguration) || ctx.Err() != nil:
+	case errors.Is(err, db.ErrNewerConfiguration) || ctx.Err() != nil || blob.TroubleOf(err) != nil:
 		return err
 	}
 	out.ConfigurationProblem = err.Error()

@@ -25,7 +25,8 @@ const recordEvery = 10 * time.Second
 type recorder struct {
 	db        *db.DB
 	vault     *vault.Vault
-	instances string // directory with one for each recovery instance
+	instances string                      // directory with one for each recovery instance
+	mayPut    func(context.Context) error // asked before each put; nil: any may be
 	log       *slog.Logger
 
 	machines map[drs.RecoveryInstanceID][32]byte // of what is known to be kept beside their disks; run's own
@@ -140,7 +141,12 @@ func (r *recorder) keepLocked(ctx context.Context, record db.ServerRecord) error
 	if r.kept[record.ID] == sum || r.gone[record.ID] {
 		return nil
 	}
-	if err := r.vault.PutRecord(ctx, record.ID, text); err != nil {
+	if r.mayPut != nil {
+		if err := r.mayPut(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.vault.PutRecord(ctx, record.ID, text, r.db); err != nil {
 		return err
 	}
 	r.kept[record.ID] = sum

@@ -175,7 +175,7 @@ func (s *running) run(ctx context.Context) (err error) {
 	group.Go(func() error { shrink(ctx); return nil })
 	group.Go(func() error { return s.keepOwnership(ctx) })
 	group.Go(func() error { return s.recorder.run(ctx) })
-	keeper := &installationKeeper{dir: s.dir, db: s.db, vault: s.vault, log: s.Log.With("wing", "vault")}
+	keeper := &installationKeeper{dir: s.dir, db: s.db, vault: s.vault, mayPut: s.mayRecord, log: s.Log.With("wing", "vault")}
 	group.Go(func() error { return keeper.run(ctx) })
 	group.Go(func() error { return s.scrubber.run(ctx) })
 	group.Go(func() error { return s.certificates.Run(ctx) })
@@ -262,7 +262,11 @@ func (s *running) openStores(ctx context.Context) (err error) {
 	if err := s.own(ctx); err != nil {
 		return err
 	}
+	if err := s.refuseOldDatabase(ctx); err != nil {
+		return err
+	}
 	s.recorder = newRecorder(s.db, s.vault, s.dir.file(instancesDir), s.Log.With("wing", "vault"))
+	s.recorder.mayPut = s.mayRecord
 	return s.catalogPoints(ctx)
 }
 

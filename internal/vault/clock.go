@@ -154,7 +154,7 @@ func (v *Vault) KeepClock(ctx context.Context) error {
 	}
 	body, err := json.Marshal(v.clock.mark())
 	if err == nil {
-		err = v.clockDocuments().put(ctx, body)
+		err = v.clockDocuments().put(ctx, body, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("note the vault's time: %w", err)

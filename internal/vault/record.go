@@ -19,13 +19,15 @@ const maxRecord = 4 << 20
 // PutRecord keeps a document about a server beside its data, encrypted: what would be
 // lost with the tables otherwise. What it says is the caller's. It is durable when
 // PutRecord returns, replaces the one before, and costs nothing when it equals it.
-func (v *Vault) PutRecord(ctx context.Context, server drs.SourceServerID, document []byte) error {
+// ErrNewerRecord: the one before is later than what marks know of, and stays; without
+// marks, which may be nil, whatever there is gets replaced.
+func (v *Vault) PutRecord(ctx context.Context, server drs.SourceServerID, document []byte, marks Marks) error {
 	key, err := v.dataKey(ctx, server)
 	if err == nil && len(document) > maxRecord {
 		err = fmt.Errorf("%d bytes, want at most %d", len(document), maxRecord)
 	}
 	if err == nil {
-		err = v.documents(recordsFolder(server), ".record", envelope.Record, server, key).put(ctx, document)
+		err = v.documents(recordsFolder(server), ".record", envelope.Record, server, key).put(ctx, document, marks)
 	}
 	if err != nil {
 		return fmt.Errorf("put record of %s: %w", server, err)
@@ -50,11 +52,11 @@ func (v *Vault) Record(ctx context.Context, server drs.SourceServerID) ([]byte, 
 const maxOwnRecord = 64 << 20
 
 // PutOwnRecord keeps a document that is about no single server, like PutRecord.
-func (v *Vault) PutOwnRecord(ctx context.Context, document []byte) error {
+func (v *Vault) PutOwnRecord(ctx context.Context, document []byte, marks Marks) error {
 	if len(document) > maxOwnRecord {
 		return fmt.Errorf("put the vault's record: %d bytes, want at most %d", len(document), maxOwnRecord)
 	}
-	if err := v.ownRecords().put(ctx, document); err != nil {
+	if err := v.ownRecords().put(ctx, document, marks); err != nil {
 		return fmt.Errorf("put the vault's record: %w", err)
 	}
 	return nil
@@ -139,15 +141,15 @@ func (d documents) read(ctx context.Context, number uint64) ([]byte, error) {
 
 // put stores a document unless it is the newest already, and deletes all but the
 // newest and the one before it.
-func (d documents) put(ctx context.Context, document []byte) error {
+func (d documents) put(ctx context.Context, document []byte, marks Marks) error {
 	before, number, err := d.newest(ctx)
-	if err == nil && bytes.Equal(before, document) {
-		return nil
-	}
 	if err != nil && !errors.Is(err, ErrAbsent) && !damaged(err) {
 		return err
 	}
-	number++
+	same := err == nil && bytes.Equal(before, document)
+	if number, err = d.next(ctx, number, document, same, marks); err != nil || same {
+		return err
+	}
 	if err := d.create(ctx, number, document); err != nil {
 		return err
 	}
@@ -175,10 +177,13 @@ func (d documents) trim(ctx context.Context, number uint64) error {
 	if err != nil {
 		return err
 	}
+	var older []uint64
 	for _, n := range numbered(names, d.suffix) {
-		if n+1 >= number {
-			break
+		if n < number {
+			older = append(older, n)
 		}
+	}
+	for _, n := range older[:max(0, len(older)-1)] {
 		if err := d.v.store.Delete(ctx, d.name(n)); err != nil && !errors.Is(err, blob.ErrAbsent) {
 			return err
 		}

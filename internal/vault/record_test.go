@@ -2,12 +2,17 @@ package vault_test
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"lifeboat/internal/drs"
 	"lifeboat/internal/vault"
 	"lifeboat/internal/vault/blob"
 	"lifeboat/internal/vault/blob/blobtest"
@@ -22,7 +27,7 @@ func TestRecordsKeepTheNewest(t *testing.T) {
 	secret := []byte(`{"hostname":"payroll"}`)
 	for i := range 5 {
 		for range 2 { // the second changes nothing
-			if err := v.PutRecord(ctxOf, server, append(bytes.Clone(secret), byte(i))); err != nil {
+			if err := v.PutRecord(ctxOf, server, append(bytes.Clone(secret), byte(i)), nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -56,13 +61,13 @@ func TestRecordsKeepTheNewest(t *testing.T) {
 	if got := must(again.Record(ctxOf, server))(t); !bytes.Equal(got, append(bytes.Clone(secret), 3)) {
 		t.Errorf("record before the damaged one: %q", got)
 	}
-	if err := again.PutRecord(ctxOf, server, secret); err != nil {
+	if err := again.PutRecord(ctxOf, server, secret, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := must(again.Record(ctxOf, server))(t); !bytes.Equal(got, secret) {
 		t.Errorf("record %q after the damage", got)
 	}
-	if err := again.PutRecord(ctxOf, secondServer, secret); !errors.Is(err, vault.ErrAbsent) {
+	if err := again.PutRecord(ctxOf, secondServer, secret, nil); !errors.Is(err, vault.ErrAbsent) {
 		t.Errorf("record of a server that is not there: %v", err)
 	}
 	if report, err := vault.Verify(ctxOf, store, keys, vault.Options{}, vault.VerifyOptions{}); err != nil || report.UnknownCount > 0 || len(report.Damages) != 1 {
@@ -79,7 +84,7 @@ func TestOwnRecord(t *testing.T) {
 		t.Errorf("no record yet: %v", err)
 	}
 	for i := range 4 {
-		if err := errors.Join(v.PutOwnRecord(ctxOf, []byte{'w', byte(i)}), v.PutRecord(ctxOf, server, []byte{'s', byte(i)})); err != nil {
+		if err := errors.Join(v.PutOwnRecord(ctxOf, []byte{'w', byte(i)}, nil), v.PutRecord(ctxOf, server, []byte{'s', byte(i)}, nil)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -94,10 +99,10 @@ func TestOwnRecord(t *testing.T) {
 	if got := must(again.Record(ctxOf, server))(t); !bytes.Equal(got, []byte{'s', 3}) {
 		t.Errorf("record of the server %q", got)
 	}
-	if err := again.PutOwnRecord(ctxOf, []byte("x")); !errors.Is(err, blob.ErrReadOnly) {
+	if err := again.PutOwnRecord(ctxOf, []byte("x"), nil); !errors.Is(err, blob.ErrReadOnly) {
 		t.Errorf("put into a vault that is only read: %v", err)
 	}
-	if err := v.PutOwnRecord(ctxOf, make([]byte, 65<<20)); err == nil {
+	if err := v.PutOwnRecord(ctxOf, make([]byte, 65<<20), nil); err == nil {
 		t.Error("a record of 65 MiB was taken")
 	}
 	newest := "records/0000000000000004.record"
@@ -118,7 +123,7 @@ func TestRecordSurvivesAnyFault(t *testing.T) {
 	world, keys := rotationWorld(t)
 	v := must(vault.Open(ctxOf, world, keys, vault.Options{}))(t)
 	for i := range 3 {
-		if err := v.PutRecord(ctxOf, server, []byte{byte(i)}); err != nil {
+		if err := v.PutRecord(ctxOf, server, []byte{byte(i)}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -128,8 +133,9 @@ func TestRecordSurvivesAnyFault(t *testing.T) {
 			store := cloneStore(t, world)
 			faults := blobtest.NewFaults(store, n, outcome)
 			v, err := vault.Open(ctxOf, faults, keys, vault.Options{})
+			remembered := marks{}
 			if err == nil {
-				err = v.PutRecord(ctxOf, server, []byte("new"))
+				err = v.PutRecord(ctxOf, server, []byte("new"), remembered)
 				v.Close()
 			}
 			hit = faults.Hit()
@@ -138,11 +144,109 @@ func TestRecordSurvivesAnyFault(t *testing.T) {
 			if got != "new" && (err == nil || got != "\x02") {
 				t.Fatalf("operation %d %s (%v): record %q", n, outcome, err, got)
 			}
-			if err := v.PutRecord(ctxOf, server, []byte("newer")); err != nil {
+			if err := v.PutRecord(ctxOf, server, []byte("newer"), remembered); err != nil {
 				t.Fatal(err)
 			}
 			v.Close()
 		}
+	}
+}
+
+// marks are what a writer remembers of the records that it puts.
+type marks map[drs.SourceServerID]mark
+
+type mark struct {
+	number uint64
+	sum    string
+}
+
+func (m marks) RecordMark(_ context.Context, server drs.SourceServerID) (uint64, []byte, error) {
+	return m[server].number, []byte(m[server].sum), nil
+}
+
+func (m marks) SetRecordMark(_ context.Context, server drs.SourceServerID, number uint64, sum []byte) error {
+	m[server] = mark{number, string(sum)}
+	return nil
+}
+
+// A writer that was set back to an earlier state replaces nothing that it does not know
+// of, until it is told to; one that only failed goes on.
+func TestRecordsOfAWriterThatWasSetBack(t *testing.T) {
+	store, keys := blobtest.NewMem(), newKey(t)
+	v := newVault(t, store, keys, vault.Options{})
+	now := marks{}
+	put := func(m marks, text string) error {
+		return errors.Join(v.PutRecord(ctxOf, server, []byte(text), m), v.PutOwnRecord(ctxOf, []byte(text), m))
+	}
+	check := func(m marks) error {
+		return errors.Join(v.CheckRecord(ctxOf, server, m), v.CheckRecord(ctxOf, "", m))
+	}
+	if err := errors.Join(check(now), put(now, "a"), put(now, "b"), check(now)); err != nil {
+		t.Fatal(err)
+	}
+	old, upgraded := maps.Clone(now), marks{}
+	if err := errors.Join(put(now, "c"), check(now)); err != nil {
+		t.Fatal(err)
+	}
+	if err := check(old); !errors.Is(err, vault.ErrNewerRecord) {
+		t.Errorf("an old state: %v", err)
+	}
+	before := maps.Clone(old)
+	for _, text := range []string{"d", "e", "f"} { // as often as it is tried
+		if err := put(old, text); !errors.Is(err, vault.ErrNewerRecord) {
+			t.Errorf("put from an old state: %v", err)
+		}
+	}
+	if !maps.Equal(old, before) {
+		t.Errorf("refused puts have left marks: %v", old)
+	}
+	if got := string(must(v.OwnRecord(ctxOf))(t)) + string(must(v.Record(ctxOf, server))(t)); got != "cc" {
+		t.Errorf("the vault keeps %q", got)
+	}
+	if err := errors.Join(v.MarkRecord(ctxOf, server, old), v.MarkRecord(ctxOf, "", old), check(old), put(old, "d"), check(old)); err != nil {
+		t.Errorf("told to go on from the old state: %v", err)
+	}
+	if err := check(now); !errors.Is(err, vault.ErrNewerRecord) {
+		t.Errorf("the other one, which is now old: %v", err)
+	}
+	if err := errors.Join(check(upgraded), put(upgraded, "g"), check(upgraded)); err != nil {
+		t.Errorf("a state without marks: %v", err)
+	}
+
+	// Set back to the moment between a mark and its put, under the same number.
+	twin := maps.Clone(upgraded)
+	for id, m := range twin {
+		sum := sha256.Sum256([]byte("other"))
+		twin[id] = mark{m.number, string(sum[:])}
+	}
+	if err := put(twin, "h"); !errors.Is(err, vault.ErrNewerRecord) {
+		t.Errorf("another record under the same number: %v", err)
+	}
+
+	// A put that arrives after its writer gave it up.
+	slow := maps.Clone(upgraded)
+	if err := put(slow, "late"); err != nil {
+		t.Fatal(err)
+	}
+	names := store.Names()
+	late := names[slices.IndexFunc(names, func(n string) bool {
+		return strings.HasPrefix(n, "records/") && strings.HasSuffix(n, fmt.Sprintf("%016x.record", slow[""].number))
+	})]
+	held := store.Bytes(late)
+	if err := store.Delete(ctxOf, late); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.PutOwnRecord(ctxOf, []byte("on time"), slow); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.PutIfAbsent(ctxOf, late, held); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(v.CheckRecord(ctxOf, "", slow), v.PutOwnRecord(ctxOf, []byte("after"), slow)); err != nil {
+		t.Errorf("after a late arrival: %v", err)
+	}
+	if got := string(must(v.OwnRecord(ctxOf))(t)); got != "after" {
+		t.Errorf("the vault keeps %q", got)
 	}
 }
 

@@ -42,7 +42,7 @@ func (v *Vault) SaveTrace(ctx context.Context, server drs.SourceServerID, t Trac
 		err = fmt.Errorf("%d chunks, want at most %d", t.Chunks(), maxTraceChunks)
 	}
 	if err == nil {
-		err = v.documents(tracesFolder(server), ".trace", envelope.Trace, server, key).put(ctx, encodeTrace(t))
+		err = v.documents(tracesFolder(server), ".trace", envelope.Trace, server, key).put(ctx, encodeTrace(t), nil)
 	}
 	if err != nil {
 		return fmt.Errorf("save boot trace of %s: %w", server, err)
