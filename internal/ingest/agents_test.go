@@ -195,7 +195,7 @@ func (r *rig) greet(t *testing.T, cert ...tls.Certificate) (*replication.Conn, *
 		return nil, nil, err
 	}
 	t.Cleanup(func() { conn.Close() })
-	welcome, err := conn.Greet(replication.Hello{Software: "by hand"})
+	welcome, err := conn.Greet(replication.Hello{Software: "by hand"}, nil)
 	return conn, welcome, err
 }
 

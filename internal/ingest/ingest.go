@@ -75,6 +75,9 @@ type Config struct {
 	// LostAfter is how long an agent may be away before its server has the error
 	// AGENT_NOT_SEEN; 0: 2 minutes.
 	LostAfter time.Duration
+	// AdmitWithin is how long an agent may have to wait until its session begins, before it
+	// is told why and sent away, to come again; 0: 2 minutes.
+	AdmitWithin time.Duration
 	// Credit is how many bytes of each agent may be on their way and not in the vault at
 	// first, CreditMost how many an agent at the end of a long line may come to have, and
 	// CreditTotal how many all of them together, but for the first MiB of each, which no
@@ -125,6 +128,9 @@ func New(cfg Config) *Server {
 	}
 	if cfg.LostAfter == 0 {
 		cfg.LostAfter = defaultLostAfter
+	}
+	if cfg.AdmitWithin == 0 {
+		cfg.AdmitWithin = admitWithin
 	}
 	if cfg.Credit == 0 {
 		cfg.Credit = defaultCredit
@@ -238,15 +244,14 @@ func (s *Server) admit(ctx context.Context, raw net.Conn) {
 		conn.Refuse(&replication.Error{Code: replication.CodeForbidden, Text: err.Error()})
 		return
 	}
-	if s.cfg.Revoked != nil {
-		err := s.cfg.Revoked(ctx, server, state.PeerCertificates[0])
-		if refusal, ok := errors.AsType[*drs.Error](err); ok {
-			conn.Refuse(&replication.Error{Code: replication.CodeForbidden, Text: refusal.Message})
+	if err := s.revoked(ctx, server, state.PeerCertificates[0]); err != nil {
+		s.log.Info("agent refused", "remote", remote, "server", server, "err", err)
+		refusal := &replication.Error{Code: replication.CodeBusy, Text: "the server cannot look up this agent's certificate now", NextStep: "the agent tries again by itself"}
+		if final, ok := errors.AsType[*drs.Error](err); ok {
+			refusal = &replication.Error{Code: replication.CodeForbidden, Text: final.Message}
 		}
-		if err != nil {
-			s.log.Info("agent refused", "remote", remote, "server", server, "err", err)
-			return
-		}
+		conn.Refuse(refusal)
+		return
 	}
 	hello, version, err := conn.AwaitHello()
 	if err != nil {
@@ -255,22 +260,44 @@ func (s *Server) admit(ctx context.Context, raw net.Conn) {
 	}
 	session := newSession(s, conn, server, version)
 	session.certificate, session.instance = state.PeerCertificates[0], hello.Instance
-	s.enter(session)
+	session.credit = s.credits.join()
+	waiting, lobby := session.wait(ctx)
+	s.enter(session, lobby)
 	s.log.Info("agent connected", "remote", remote, "server", server, "software", hello.Software)
-	err = session.run(ctx, account)
+	branch, err := session.welcome(waiting, account, lobby)
+	if refused := lobby.leave(); refused != nil && err == nil {
+		err = errors.Join(refused, branch.Close())
+	} else if refused != nil {
+		err = refused
+	}
+	if err == nil {
+		err = session.run(ctx, branch)
+	}
 	s.log.Info("agent disconnected", "remote", remote, "server", server, "err", err)
+	session.credit.leave()
 	s.leave(session)
 	close(session.done)
 }
 
+// revoked asks whether the certificate is still the server's.
+func (s *Server) revoked(ctx context.Context, server drs.SourceServerID, certificate *x509.Certificate) error {
+	if s.cfg.Revoked == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookWithin)
+	defer cancel()
+	return s.cfg.Revoked(ctx, server, certificate)
+}
+
 // enter makes the session its server's newest, and waits until the one before
 // it is over: two never hold one branch.
-func (s *Server) enter(session *session) {
+func (s *Server) enter(session *session, lobby *lobby) {
 	s.mu.Lock()
 	older := s.sessions[session.server]
 	s.sessions[session.server] = session
 	s.mu.Unlock()
 	if older != nil {
+		lobby.waitsFor("the session before to end, which has a write in the vault")
 		older.stop(&replication.Error{
 			Code: replication.CodeSuperseded,
 			Text: "an agent at " + session.conn.Remote() + " with the same identity has connected",

@@ -68,14 +68,8 @@ func (s *session) stop(why *replication.Error) {
 	}
 }
 
-// run is the session from admission to end. It always returns why it ended.
-func (s *session) run(ctx context.Context, account string) error {
-	s.credit = s.srv.credits.join()
-	defer s.credit.leave()
-	branch, err := s.welcome(ctx, account)
-	if err != nil {
-		return err
-	}
+// run is the session from its welcome to its end. It always returns why it ended.
+func (s *session) run(ctx context.Context, branch Branch) error {
 	w := &worker{s: s, branch: branch, head: branch.Head(), queue: newQueue(int(s.srv.credits.most)/replication.MessageCost + 256)}
 	group, inner := errgroup.WithContext(ctx)
 	ended := make(chan struct{})
@@ -94,7 +88,7 @@ func (s *session) run(ctx context.Context, account string) error {
 	group.Go(func() error { return w.run(inner) })
 	group.Go(func() error { return s.heartbeat(inner) })
 	group.Go(func() error { return s.report(inner) })
-	err = group.Wait()
+	err := group.Wait()
 	<-ended
 	w.close()
 
@@ -109,8 +103,14 @@ func (s *session) run(ctx context.Context, account string) error {
 }
 
 // welcome admits the agent and opens its branch.
-func (s *session) welcome(ctx context.Context, account string) (Branch, error) {
-	admission, err := s.srv.cfg.Catalog.Admit(ctx, account, s.server)
+func (s *session) welcome(ctx context.Context, account string, lobby *lobby) (Branch, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err // it has waited for too long, or the server stops
+	}
+	lobby.waitsFor("the database to tell about this source server")
+	looking, cancel := context.WithTimeout(ctx, lookWithin)
+	defer cancel()
+	admission, err := s.srv.cfg.Catalog.Admit(looking, account, s.server)
 	if err != nil {
 		refusal := &replication.Error{Code: replication.CodeInternal, Text: "the server cannot look up this source server now", NextStep: "the agent tries again by itself"}
 		var shown *drs.Error
@@ -125,7 +125,14 @@ func (s *session) welcome(ctx context.Context, account string) (Branch, error) {
 	}
 	s.srv.admitted(s)
 	s.status.begin(admission.Replication, time.Now())
+	lobby.waitsFor("the vault to open this server's branch")
 	branch, err := s.srv.cfg.Vault.OpenBranch(ctx, s.server)
+	if refused, ok := errors.AsType[*replication.Error](context.Cause(ctx)); ok {
+		if err == nil {
+			err = branch.Close() // nothing was written
+		}
+		return nil, errors.Join(refused, err)
+	}
 	if err != nil {
 		refusal := s.explain(err)
 		s.status.fail(drs.FailedToCreateStagingDisks, refusal.Text, refusal.NextStep)

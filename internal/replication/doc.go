@@ -19,7 +19,7 @@ const (
 	ALPN = "lifeboat-replication"
 	// MinVersion and MaxVersion are the versions this program speaks.
 	MinVersion uint16 = 1
-	MaxVersion uint16 = 5
+	MaxVersion uint16 = 6
 
 	// RenewalVersion is the first version with Renewal and Certificate, and
 	// IdentityVersion that with the identities of disks.
@@ -32,6 +32,8 @@ const (
 	AuthorVersion uint16 = 4
 	// CreditVersion is the first version with CreditRequest.
 	CreditVersion uint16 = 5
+	// LobbyVersion is the first version in which heartbeats may come before the welcome.
+	LobbyVersion uint16 = 6
 
 	// DefaultPort is where a replication server listens.
 	DefaultPort = 1500
@@ -42,6 +44,10 @@ const (
 	// IdleTimeout is the silence, and the longest blocked write, after which the
 	// peer counts as gone.
 	IdleTimeout = 25 * time.Second
+	// DialTimeout bounds finding and reaching the peer, and then the handshake of TLS.
+	DialTimeout = 15 * time.Second
+	// WelcomeTimeout is how long an agent waits for a welcome from a server that lives.
+	WelcomeTimeout = 5 * time.Minute
 )
 
 // Limits of the protocol. Both ends hold them before they allocate.

@@ -12,7 +12,7 @@ import (
 // Dial connects to a replication server. The configuration holds the agent's
 // certificate and the authority to trust; version and protocol are set here.
 func Dial(ctx context.Context, address string, config *tls.Config) (*Conn, error) {
-	raw, err := (&net.Dialer{Timeout: 15 * time.Second}).DialContext(ctx, "tcp", address)
+	raw, err := (&net.Dialer{Timeout: DialTimeout}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("connect to replication server: %w", err)
 	}
@@ -36,7 +36,7 @@ func Accept(ctx context.Context, raw net.Conn, config *tls.Config) (*Conn, tls.C
 }
 
 func secure(ctx context.Context, raw net.Conn, sock *tls.Conn) (*Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
 	err := sock.HandshakeContext(ctx)
 	if err == nil && sock.ConnectionState().NegotiatedProtocol != ALPN {
@@ -57,13 +57,25 @@ func harden(config *tls.Config) *tls.Config {
 	return config
 }
 
-// Greet sends hello and returns the server's welcome.
-func (c *Conn) Greet(hello Hello) (*Welcome, error) {
+// Greet sends hello and returns the server's welcome. Until that comes, heartbeats tell
+// that the server is at it; waits, if not nil, is called with each.
+func (c *Conn) Greet(hello Hello, waits func()) (*Welcome, error) {
 	hello.MinVersion, hello.MaxVersion = MinVersion, MaxVersion
 	if err := c.Send(&hello); err != nil {
 		return nil, err
 	}
 	m, err := c.Receive()
+	for begun := time.Now(); err == nil; m, err = c.Receive() {
+		if _, alive := m.(*Heartbeat); !alive {
+			break
+		}
+		if time.Since(begun) > WelcomeTimeout {
+			return nil, fmt.Errorf("%w: no welcome within %s", ErrSilent, WelcomeTimeout)
+		}
+		if waits != nil {
+			waits()
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

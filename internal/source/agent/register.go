@@ -157,8 +157,11 @@ func (a *agent) client() (*http.Client, error) {
 		}
 	}
 	return &http.Client{
-		Timeout:   time.Minute,
-		Transport: &http.Transport{TLSClientConfig: config, Proxy: http.ProxyFromEnvironment},
+		Timeout: time.Minute,
+		Transport: &http.Transport{
+			TLSClientConfig: config, Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: replication.DialTimeout,
+			DialContext: (&net.Dialer{Timeout: replication.DialTimeout}).DialContext,
+		},
 	}, nil
 }
 
@@ -291,6 +294,8 @@ func explain(err error) error {
 		return fmt.Errorf("the server's name does not resolve: check --server: %w", err)
 	case errors.Is(err, syscall.ECONNREFUSED), errors.As(err, &op) && op.Op == "dial":
 		return fmt.Errorf("the server cannot be reached: check that it runs, that --server is right and that no firewall is in between: %w", err)
+	case os.IsTimeout(err), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("what listens there takes the connection and does not answer: check that --server names a Lifeboat server; its log and /readyz tell how it does: %w", err)
 	}
 	return err
 }

@@ -56,7 +56,7 @@ func (a *agent) session(ctx context.Context) (welcomed bool, err error) {
 
 	hello := replication.Hello{Software: "lifeboat-agent " + a.cfg.Version}
 	rand.Read(hello.Instance[:])
-	welcome, err := conn.Greet(hello)
+	welcome, err := conn.Greet(hello, a.inTheLobby())
 	if err != nil {
 		return false, a.explainRefusal(err)
 	}
@@ -96,6 +96,19 @@ func (a *agent) session(ctx context.Context) (welcomed bool, err error) {
 	return true, err
 }
 
+// inTheLobby tells of a server that lives and lets the agent wait.
+func (a *agent) inTheLobby() (waits func()) {
+	told, begun := false, time.Now()
+	return func() {
+		a.cfg.Status(fmt.Sprintf("CONNECTING: source server %s: the server lets this agent wait since %s; its log tells what for",
+			a.id.SourceServerID, time.Since(begun).Round(time.Second)))
+		if !told {
+			told = true
+			a.log.Info("the server is there, and lets this agent wait; its log tells what for", "replication", a.id.ReplicationAddress)
+		}
+	}
+}
+
 func (a *agent) setThrottle(mbps uint32) {
 	a.throttle.Set(mbps)
 	a.cfg.Metrics.throttle.Store(mbps)
@@ -106,6 +119,9 @@ func (a *agent) explainRefusal(err error) error {
 	if replication.IsRemoteAlert(err) {
 		return fmt.Errorf("the server does not accept this agent's certificate: if it was set up anew or this source server was "+
 			"deleted, start the agent with an empty --state directory and a fresh install token: %w", err)
+	}
+	if errors.Is(err, replication.ErrSilent) {
+		return fmt.Errorf("the server took the connection and does not say whether this agent may come in: its log and /readyz tell how it does: %w", err)
 	}
 	return err
 }
@@ -246,7 +262,7 @@ func (s *session) announce(ctx context.Context) ([]replication.Volume, error) {
 	if err := s.conn.Send(m); err != nil {
 		return nil, err
 	}
-	reply, err := s.reply(ctx)
+	reply, err := s.reply(ctx, "which volumes its disks are")
 	if err != nil {
 		return nil, err
 	}
@@ -260,12 +276,28 @@ func (s *session) announce(ctx context.Context) ([]replication.Volume, error) {
 	return volumes.Volumes, nil
 }
 
-func (s *session) reply(ctx context.Context) (replication.Message, error) {
-	select {
-	case m := <-s.replies:
-		return m, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+// A reply that takes longer than replyTold is waited for with a word about it, and not
+// for longer than replyWithin: the server lives, but its vault does not answer.
+const (
+	replyTold   = 20 * time.Second
+	replyWithin = 5 * time.Minute
+)
+
+func (s *session) reply(ctx context.Context, what string) (replication.Message, error) {
+	tell, over := time.NewTimer(replyTold), time.NewTimer(replyWithin)
+	defer tell.Stop()
+	defer over.Stop()
+	for {
+		select {
+		case m := <-s.replies:
+			return m, nil
+		case <-tell.C:
+			s.a.log.Warn("waiting for the server's answer; its log and /readyz tell how its vault does", "asked", what)
+		case <-over.C:
+			return nil, fmt.Errorf("the server lives and has not told %s within %s: its log and /readyz tell how its vault does", what, replyWithin)
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
 }
 
@@ -315,7 +347,7 @@ func (s *session) loadDigests(ctx context.Context, d *disk) error {
 			}
 			asked += n
 		}
-		m, err := s.reply(ctx)
+		m, err := s.reply(ctx, "what the vault holds of "+d.name)
 		if err != nil {
 			return err
 		}
