@@ -23,8 +23,14 @@ type writer struct {
 	net.Conn
 }
 
-// plug connects to the disk of an instance, by the oldest way of NBD.
+// plug connects to the first disk of an instance.
 func (s *site) plug(t *testing.T, id drs.RecoveryInstanceID) *writer {
+	t.Helper()
+	return s.plugInto(t, id, 0)
+}
+
+// plugInto connects to a disk of an instance, by the oldest way of NBD.
+func (s *site) plugInto(t *testing.T, id drs.RecoveryInstanceID, disk vault.VolumeID) *writer {
 	t.Helper()
 	nc, err := net.Dial("unix", s.config.Socket)
 	if err != nil {
@@ -34,7 +40,7 @@ func (s *site) plug(t *testing.T, id drs.RecoveryInstanceID) *writer {
 	nc.SetDeadline(time.Now().Add(time.Minute)) // for a test that hangs
 	w := &writer{t, nc}
 	w.take(18)
-	name := string(id) + "/0"
+	name := fmt.Sprintf("%s/%d", id, disk)
 	request := append(binary.BigEndian.AppendUint32(nil, 3), "IHAVEOPT\x00\x00\x00\x01"...)
 	w.put(append(binary.BigEndian.AppendUint32(request, uint32(len(name))), name...))
 	w.take(10)
@@ -75,15 +81,20 @@ func (w *writer) write(off uint64, data []byte) { w.t.Helper(); w.do(1, off, len
 func (w *writer) trim(off uint64, n int)        { w.t.Helper(); w.do(4, off, n, nil) }
 func (w *writer) flush()                        { w.t.Helper(); w.do(3, 0, 0, nil) }
 
-// branchDisk reads the disk of an instance's branch as the vault alone has it.
+// branchDisk reads the first disk of an instance's branch as the vault alone has it.
 func (s *site) branchDisk(t *testing.T, server drs.SourceServerID, id drs.RecoveryInstanceID) []byte {
+	t.Helper()
+	return s.branchDiskOf(t, server, id, 0)
+}
+
+func (s *site) branchDiskOf(t *testing.T, server drs.SourceServerID, id drs.RecoveryInstanceID, disk vault.VolumeID) []byte {
 	t.Helper()
 	image, err := s.vault.OpenHead(t.Context(), server, string(id))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer image.Close()
-	r, err := image.Volume(0)
+	r, err := image.Volume(disk)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,8 @@ func (s *Service) remakeDisks(ctx context.Context, instance drs.RecoveryInstance
 		return err
 	}
 	defer release()
-	if _, err := s.exports.open(ctx, instance); err == nil || !isLost(err) {
+	var lost *lostError // and not the vault's own trouble
+	if _, err := s.exports.open(ctx, instance); err == nil || !errors.As(err, &lost) {
 		return err
 	}
 	refuse := func(format string, a ...any) error {
@@ -111,7 +112,7 @@ func (s *Service) remakeFrom(ctx context.Context, instance drs.RecoveryInstance,
 			return err
 		}
 	}
-	aside := ".before-" + time.Now().UTC().Format("20060102T150405Z")
+	aside := ".before-" + time.Now().UTC().Format("20060102T150405.000000Z")
 	for _, volume := range point.Volumes() {
 		dir := s.diskDir(instance.ID, volume.ID)
 		if err := os.Rename(dir, dir+aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -146,11 +147,11 @@ func remakeDisk(ctx context.Context, dir string, key []byte, volume vault.Volume
 	if err != nil {
 		return note, err
 	}
+	var own []vault.Span
 	shipped, err := head.Volume(volume.ID)
-	if errors.Is(err, vault.ErrAbsent) {
-		shipped, err = base, nil // nothing was
-	}
-	if err != nil {
+	if err == nil {
+		own = shipped.Own()
+	} else if !errors.Is(err, vault.ErrAbsent) { // nothing of it was shipped
 		return note, err
 	}
 	if err := branchlog.Create(dir, volume.Size, key); err != nil {
@@ -162,7 +163,7 @@ func remakeDisk(ctx context.Context, dir string, key []byte, volume vault.Volume
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	buffer := make([]byte, copyPiece)
-	for _, span := range shipped.Own() {
+	for _, span := range own {
 		if span.Hole {
 			if err := log.Zero(ctx, span.Offset, span.Length, true); err != nil {
 				return note, err

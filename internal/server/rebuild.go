@@ -241,7 +241,7 @@ func (r Rebuild) fill(ctx context.Context, d *DataDir, v *vault.Vault, path stri
 	if out.Instances, out.Lost, err = restoreInstances(ctx, d, database); err != nil {
 		return err
 	}
-	if out.Shipped, err = restoreShipped(ctx, v, database, inVault, out.Instances); err != nil {
+	if err := restoreShipped(ctx, v, database, inVault, out); err != nil {
 		return err
 	}
 	for account, used := range accounts {
@@ -357,29 +357,38 @@ func restoreInstances(ctx context.Context, d *DataDir, database *db.DB) (back, l
 	return back, left, nil
 }
 
-// restoreShipped brings back, stopped, the instances whose disks are not in the data
-// directory, but which have a branch in the vault.
-func restoreShipped(ctx context.Context, v *vault.Vault, database *db.DB, records []db.InstanceRecord, here []string) ([]string, error) {
-	back := []string{}
+// restoreShipped brings back the instances of which the vault has a branch and a record, and
+// the data directory has no record: stopped where their disks are not there either.
+func restoreShipped(ctx context.Context, v *vault.Vault, database *db.DB, records []db.InstanceRecord, out *Rebuilt) error {
+	out.Shipped = []string{}
 	for _, record := range records {
-		if slices.Contains(here, string(record.ID)) || record.State == drs.InstanceShuttingDown {
+		id := string(record.ID)
+		if slices.Contains(out.Instances, id) || record.State == drs.InstanceShuttingDown {
 			continue
 		}
 		branches, err := v.Branches(ctx, record.VaultServer)
 		if err != nil && len(branches) == 0 {
 			if ctx.Err() != nil {
-				return nil, ctx.Err()
+				return ctx.Err()
 			}
 			continue // as the server's own problem tells
 		}
-		if !slices.Contains(branches, string(record.ID)) {
+		if !slices.Contains(branches, id) {
 			continue // it was terminated
 		}
-		record.State, record.Wanted = drs.InstanceStopped, false
-		if err := database.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return tx.RestoreInstance(ctx, record) }); err != nil {
-			return nil, err
+		disks := slices.Contains(out.Lost, id)
+		if !disks {
+			record.State, record.Wanted = drs.InstanceStopped, false
 		}
-		back = append(back, string(record.ID))
+		if err := database.InTx(ctx, func(ctx context.Context, tx db.Tx) error { return tx.RestoreInstance(ctx, record) }); err != nil {
+			return err
+		}
+		if disks {
+			out.Lost = slices.DeleteFunc(out.Lost, func(lost string) bool { return lost == id })
+			out.Instances = append(out.Instances, id)
+		} else {
+			out.Shipped = append(out.Shipped, id)
+		}
 	}
-	return back, nil
+	return nil
 }

@@ -39,7 +39,7 @@ func (u *upkeep) tidy(ctx context.Context, server drs.SourceServer) (t Tidied, e
 		}
 	}
 	for more := true; more; {
-		report, err := u.vault.Maintain(ctx, server.ID, policy, u.now())
+		report, err := u.vault.Maintain(ctx, server.ID, policy, u.vault.Now())
 		count(report.Freed)
 		t.Dropped += len(report.Dropped)
 		if err != nil {

@@ -350,6 +350,7 @@ func (c *cutter) grow(ctx context.Context) error {
 			c.s.a.todo[i] = blocktrack.Union(c.s.a.todo[i], blocktrack.Changes{Ranges: added})
 			c.s.a.log.Info("disk grew", "disk", d.name, "from", d.size, "to", size)
 			d.size = size
+			d.meter.size.Store(size)
 			if err := d.table.Grow(size); err != nil {
 				return c.recover(ctx, err)
 			}

@@ -76,10 +76,13 @@ func (d *diskMeter) rescanned(why reason) {
 	d.rescans[why]++
 }
 
-// holds notes that the vault holds the disks as they were at a moment.
+// holds notes that the vault holds the disks as they were at a moment. An earlier moment
+// than before is news only where the one before was of a clock that ran ahead.
 func (m *Metrics) holds(at time.Time) {
-	if !at.IsZero() {
-		m.asOf.Store(max(m.asOf.Load(), at.UnixNano()))
+	m.mu.Lock() // the cutter tells it, and the report
+	defer m.mu.Unlock()
+	if before := m.asOf.Load(); !at.IsZero() && (at.UnixNano() > before || before > time.Now().UnixNano()) {
+		m.asOf.Store(at.UnixNano())
 	}
 }
 
@@ -87,10 +90,9 @@ func (m *Metrics) holds(at time.Time) {
 func (m *Metrics) look(p *replication.Progress, disks []*disk) {
 	m.phase.Store(int32(p.Phase))
 	for i, d := range disks {
-		d.meter.size.Store(d.size)
 		d.meter.backlog.Store(p.Disks[i].Backlog)
 		if p.Phase == replication.PhaseScanning {
-			d.meter.pending.Store(max(d.size-p.Disks[i].Scanned, 0))
+			d.meter.pending.Store(max(d.meter.size.Load()-p.Disks[i].Scanned, 0))
 		} else {
 			d.meter.pending.Store(0)
 		}

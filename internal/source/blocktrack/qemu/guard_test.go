@@ -197,7 +197,7 @@ func TestGuestIsFrozenForTheMoment(t *testing.T) {
 	a.frozen = true
 	tracker := openFreezing(t, g, a, time.Minute)
 	swap(t, tracker)
-	if frozen, log := a.did(); frozen || log != "status thaw freeze thaw" {
+	if frozen, log := a.did(); frozen || log != "status thaw status freeze thaw" {
 		t.Errorf("frozen %t after %s", frozen, log)
 	}
 	if cut := tracker.Cut(); !cut.Frozen || cut.Freeze <= 0 || cut.Freeze > time.Minute {
@@ -224,4 +224,22 @@ func TestGuestThatDoesNotFreeze(t *testing.T) {
 	if _, log := a.did(); strings.Count(log, "freeze") != 1 {
 		t.Errorf("did %s", log)
 	}
+}
+
+// A guest that somebody else holds frozen stays so, and the cut goes on without.
+func TestGuestThatSomebodyElseFroze(t *testing.T) {
+	g := tracktest.NewMachine(t, 1, diskSize)
+	a := newGuestAgent(t, g.Dir)
+	tracker := openFreezing(t, g, a, time.Minute)
+	a.mu.Lock()
+	a.frozen = true
+	a.mu.Unlock()
+	swap(t, tracker)
+	if frozen, log := a.did(); !frozen || strings.Contains(log, "thaw") {
+		t.Errorf("frozen %t after %s", frozen, log)
+	}
+	if cut := tracker.Cut(); cut.Frozen {
+		t.Errorf("the cut tells %+v", cut)
+	}
+	release(t, tracker)
 }

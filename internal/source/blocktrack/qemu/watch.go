@@ -121,6 +121,14 @@ func (w *watch) freeze(bound time.Duration) error {
 	if err != nil {
 		return err
 	}
+	// Under libvirt others ask the guest's agent, too: what they froze is not ours to thaw.
+	if frozen, err := g.frozen(guestAnswers); err != nil || frozen {
+		g.close()
+		if err == nil {
+			err = errors.New("somebody else has frozen the guest's filesystems, such as another backup: wait until it thaws them, or run virsh domfsthaw")
+		}
+		return err
+	}
 	w.guest, w.frozen = g, true
 	n, err := g.freeze(bound)
 	if err == nil && n == 0 {
