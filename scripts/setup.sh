@@ -42,6 +42,7 @@ mariadbd                              mariadb-server mariadb-server   mariadb   
 /usr/lib/python3/dist-packages/boto3/__init__.py|/usr/lib/python3*/site-packages/boto3/__init__.py python3-boto3 python3-boto3 python-boto3 py3-boto3
 npm                                   npm            nodejs-npm       npm          npm
 libvirtd                              libvirt-daemon libvirt-daemon   libvirt      libvirt-daemon
+qemu-ga                               qemu-guest-agent qemu-guest-agent qemu-guest-agent qemu-guest-agent
 virsh                                 libvirt-clients libvirt-client  libvirt      libvirt-client
 /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so|/usr/lib/libvirt/connection-driver/libvirt_driver_qemu.so|/usr/lib64/libvirt/connection-driver/libvirt_driver_qemu.so libvirt-daemon-driver-qemu libvirt-daemon-driver-qemu libvirt libvirt-qemu
 '

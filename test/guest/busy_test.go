@@ -1,6 +1,7 @@
 package guest_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -54,7 +55,8 @@ const noUdev = `
 	printf 'activation {\n udev_sync=0\n udev_rules=0\n verify_udev_operations=1\n}\ndevices {\n obtain_device_list_from_udev=0\n use_devicesfile=0\n}\n' >/etc/lvm/lvm.conf
 	export DM_DISABLE_UDEV=1`
 
-func newBusy(t *testing.T, seed uint64, s *site) *busy {
+// newBusy boots the machine; more is what it has besides.
+func newBusy(t *testing.T, seed uint64, s *site, more guest.Config) *busy {
 	t.Helper()
 	b := &busy{plan: stamp.Plan{Seed: seed, Targets: []stamp.Target{
 		{Path: "/mnt/part/file", Kind: stamp.File, Blocks: 384},
@@ -80,7 +82,7 @@ func newBusy(t *testing.T, seed uint64, s *site) *busy {
 	}
 	disks = append(disks, guest.Disk{Path: blank(t, filepath.Join(dir, "state"), 256), Bus: guest.Virtio})
 	b.machine = guest.Boot(t, guest.Config{
-		Disks: disks, Logs: []string{"writer", "agent"},
+		Disks: disks, Logs: []string{"writer", "agent"}, Tools: more.Tools, Args: more.Args,
 		Files: map[string]string{"lifeboat": binary, "ca.pem": s.server.CAFile},
 	})
 	b.shell(t, noUdev+makeFilesystems+mountFilesystems)
@@ -129,6 +131,15 @@ func (b *busy) write(t *testing.T) (pid string) {
 func (b *busy) powerCut(t *testing.T) {
 	t.Helper()
 	b.machine.Restart(t)
+	b.shell(t, noUdev+"\nlvm vgchange -q -ay group"+mountFilesystems)
+}
+
+// reset presses the machine's reset button.
+func (b *busy) reset(t *testing.T) {
+	t.Helper()
+	if err := b.machine.Reset(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
 	b.shell(t, noUdev+"\nlvm vgchange -q -ay group"+mountFilesystems)
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	parts "lifeboat/internal/demo/guest"
@@ -37,7 +38,7 @@ exec /inside serve
 
 // writeInitrd writes the only filesystem of a machine: busybox, modules, tools and
 // the helper.
-func writeInitrd(ctx context.Context, path string, more map[string]string) (kernel string, err error) {
+func writeInitrd(ctx context.Context, path string, more map[string]string, with []string) (kernel string, err error) {
 	p, err := parts.OpenParts(ctx, modules)
 	if err != nil {
 		return "", err
@@ -50,7 +51,7 @@ func writeInitrd(ctx context.Context, path string, more map[string]string) (kern
 	}
 	files := map[string]string{"inside": helper, "bin/busybox": p.Busybox} // in the guest: on the host
 	maps.Copy(files, more)
-	for _, tool := range tools {
+	for _, tool := range slices.Concat(tools, with) {
 		if err := addTool(ctx, files, tool); err != nil {
 			return "", err
 		}

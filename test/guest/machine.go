@@ -40,6 +40,10 @@ type Config struct {
 	// Files are put into the machine, by their path there without the first slash,
 	// executable; the values are paths on the host. Libraries do not come along.
 	Files map[string]string
+	// Tools are programs of the host that come along with their libraries.
+	Tools []string
+	// Args are QEMU's, besides.
+	Args []string
 	// Logs are names of virtio ports. What is written to /dev/virtio-ports/NAME, or
 	// by a program that was started by that name, is added to a file of the host.
 	Logs []string
@@ -84,7 +88,7 @@ func (m *Machine) Log(name string) string { return filepath.Join(m.dir, name+".l
 // prepare writes the machine's archive and its command line.
 func (m *Machine) prepare(ctx context.Context, cfg Config) error {
 	initrd := filepath.Join(m.dir, "initrd")
-	kernel, err := writeInitrd(ctx, initrd, cfg.Files)
+	kernel, err := writeInitrd(ctx, initrd, cfg.Files, cfg.Tools)
 	if err != nil {
 		return err
 	}
@@ -104,11 +108,12 @@ func (m *Machine) prepare(ctx context.Context, cfg Config) error {
 	for i, d := range cfg.Disks {
 		m.args = append(m.args, "-blockdev", fmt.Sprintf("driver=raw,node-name=d%d,discard=unmap,file.driver=file,file.filename=%s", i, d.Path))
 		if d.Bus == NVMe {
-			m.args = append(m.args, "-device", fmt.Sprintf("nvme,drive=d%d,serial=%d", i, i))
+			m.args = append(m.args, "-device", fmt.Sprintf("nvme,id=disk%d,drive=d%d,serial=%d", i, i, i))
 		} else {
-			m.args = append(m.args, "-device", fmt.Sprintf("virtio-blk-pci,drive=d%d", i))
+			m.args = append(m.args, "-device", fmt.Sprintf("virtio-blk-pci,id=disk%d,drive=d%d", i, i))
 		}
 	}
+	m.args = append(m.args, cfg.Args...)
 	return nil
 }
 
@@ -143,12 +148,40 @@ func (m *Machine) boot(ctx context.Context) error {
 	if err == nil {
 		m.qmp, err = qmp.New(ctx, control)
 	}
+	if err == nil {
+		go discard(m.qmp.Events()) // an agent outside makes more of them than a connection holds
+	}
 	if err != nil {
 		m.Kill()
 		return fmt.Errorf("start guest: %w\n%s", err, m.Console.Tail(20))
 	}
 	m.answer = bufio.NewReader(m.line)
 	return nil
+}
+
+// Reset presses the machine's reset button: QEMU goes on, what ran in the machine is
+// gone. It returns when the machine takes commands again.
+func (m *Machine) Reset(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, bootLimit, fmt.Errorf("it took more than %s", bootLimit))
+	defer cancel()
+	seen := len(m.Console.Lines(0))
+	err := m.qmp.Run(ctx, "set-action", map[string]any{"reboot": "reset"}, nil)
+	if err == nil {
+		err = m.qmp.Run(ctx, "system_reset", nil, nil)
+	}
+	if err == nil {
+		_, err = m.Console.Wait(ctx, seen, ready)
+	}
+	if err != nil {
+		return fmt.Errorf("reset guest: %w\n%s", err, m.Console.Tail(20))
+	}
+	return nil
+}
+
+// discard takes the events of a connection until its end.
+func discard(events <-chan qmp.Event) {
+	for range events {
+	}
 }
 
 // Kill ends the machine as a power cut would. It is safe to repeat.

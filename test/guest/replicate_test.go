@@ -63,7 +63,7 @@ type trial struct {
 func TestPointsAreMoments(t *testing.T) {
 	seed := seedOf(t)
 	s := newSite(t)
-	r := &trial{T: t, site: s, busy: newBusy(t, seed, s), rng: rand.New(rand.NewPCG(seed, 0))}
+	r := &trial{T: t, site: s, busy: newBusy(t, seed, s, guest.Config{}), rng: rand.New(rand.NewPCG(seed, 0))}
 	r.writer = r.write(t)
 	r.progress(t, 5)
 	r.startAgent()

@@ -29,6 +29,12 @@ func Loop(t *testing.T, size int64) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return LoopOn(t, back)
+}
+
+// LoopOn makes a loop device of a file, until the test ends.
+func LoopOn(t *testing.T, back string) string {
+	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "losetup", "--find", "--show", back).Output()
 	if err != nil {
 		t.Skipf("no loop device here: %v", err)

@@ -161,3 +161,24 @@ func (m *Machine) Plug(n int, image string) {
 	})
 	m.Images = append(m.Images, image)
 }
+
+// Devices makes block devices of this host whose writes are made by QEMU, as those of a
+// guest are, one for each disk. They are gone when the test ends.
+func (m *Machine) Devices() (devices []string) {
+	m.t.Helper()
+	if os.Getuid() != 0 {
+		m.t.Skip("loop devices need root")
+	}
+	for i, image := range m.Images {
+		file := image + ".through"
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			m.t.Fatal(err)
+		}
+		m.Run("block-export-add", map[string]any{
+			"type": "fuse", "id": fmt.Sprintf("through%d", i), "node-name": fmt.Sprintf("image%d", i), "mountpoint": file, "writable": true,
+		})
+		m.t.Cleanup(func() { Command(m.t, "umount", "-l", file) })
+		devices = append(devices, LoopOn(m.t, file))
+	}
+	return devices
+}

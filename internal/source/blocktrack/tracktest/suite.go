@@ -20,17 +20,22 @@ type Opener func(t *testing.T, devices []string, size int64) blocktrack.Tracker
 const diskSize = 48<<20 + 4096
 
 // Suite is what every tracker must do, on loop devices.
-func Suite(t *testing.T, open Opener) {
-	t.Run("everything at first", func(t *testing.T) { everythingAtFirst(t, open) })
-	t.Run("each write is named", func(t *testing.T) { eachWriteIsNamed(t, open) })
-	t.Run("copies stay equal under load", func(t *testing.T) { copiesStayEqual(t, open) })
-	t.Run("reader killed", func(t *testing.T) { readerKilled(t, open) })
+func Suite(t *testing.T, open Opener) { SuiteOn(t, loops, open) }
+
+// SuiteOn is Suite on block devices, so many as asked for and of so many bytes each,
+// zeros, that are gone when the test ends.
+func SuiteOn(t *testing.T, disks func(t *testing.T, n int, size int64) []string, open Opener) {
+	devices := func(t *testing.T, n int) []string { return disks(t, n, diskSize) }
+	t.Run("everything at first", func(t *testing.T) { everythingAtFirst(t, devices, open) })
+	t.Run("each write is named", func(t *testing.T) { eachWriteIsNamed(t, devices, open) })
+	t.Run("copies stay equal under load", func(t *testing.T) { copiesStayEqual(t, devices, open) })
+	t.Run("reader killed", func(t *testing.T) { readerKilled(t, devices, open) })
 }
 
-func devices(t *testing.T, n int) []string {
+func loops(t *testing.T, n int, size int64) []string {
 	var list []string
 	for range n {
-		list = append(list, Loop(t, diskSize))
+		list = append(list, Loop(t, size))
 	}
 	return list
 }
@@ -59,7 +64,7 @@ func swap(t *testing.T, tracker blocktrack.Tracker, disks int) []blocktrack.Chan
 	return changes
 }
 
-func everythingAtFirst(t *testing.T, open Opener) {
+func everythingAtFirst(t *testing.T, devices func(*testing.T, int) []string, open Opener) {
 	tracker := open(t, devices(t, 2), diskSize)
 	defer func() { _ = tracker.Close() }() // it may have been closed
 	for i, c := range swap(t, tracker, 2) {
@@ -80,7 +85,7 @@ func covers(c blocktrack.Changes, block int64) bool {
 
 // Every changed block is named, none is named that lies far from a changed one,
 // and what was named once is not named again.
-func eachWriteIsNamed(t *testing.T, open Opener) {
+func eachWriteIsNamed(t *testing.T, devices func(*testing.T, int) []string, open Opener) {
 	seed := rand.Uint64() //nolint:gosec // of a test
 	t.Logf("seed %d", seed)
 	names := devices(t, 2)
@@ -169,7 +174,7 @@ func (m *mirror) read(t *testing.T, c blocktrack.Changes) {
 
 // Swaps and reads under load lose nothing: when the writers have ended, one more
 // makes the copy the disk's equal. What a quiet moment says is true at once.
-func copiesStayEqual(t *testing.T, open Opener) {
+func copiesStayEqual(t *testing.T, devices func(*testing.T, int) []string, open Opener) {
 	seed := rand.Uint64() //nolint:gosec // of a test
 	t.Logf("seed %d", seed)
 	names := devices(t, 2)
@@ -229,7 +234,7 @@ func copiesStayEqual(t *testing.T, open Opener) {
 
 // A tracker opened anew knows nothing of what its predecessor had not handed out,
 // and says so.
-func readerKilled(t *testing.T, open Opener) {
+func readerKilled(t *testing.T, devices func(*testing.T, int) []string, open Opener) {
 	names := devices(t, 1)
 	first := open(t, names, diskSize)
 	swap(t, first, 1)
