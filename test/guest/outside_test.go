@@ -63,9 +63,14 @@ func TestPointsFromOutsideAreMoments(t *testing.T) {
 	})
 	r.machine.Signal(t, "writer", int(syscall.SIGTERM))
 	r.shell(t, "sync")
-	last := r.log(t).Last()
-	s.follows(t, r.busy, last)
-	points := s.points(t)
+	last, written := r.log(t).Last(), time.Now()
+	r.shell(t, "echo >/mnt/part/end; sync") // so that there is one more point, dated by this clock
+	var points []point
+	eventually(t, "a point of all that was written", func() (string, bool) {
+		points = s.points(t)
+		newest := points[len(points)-1]
+		return newest.taken.String(), newest.taken.After(written)
+	})
 	r.endAgent()
 	r.machine.Kill()
 	t.Logf("%d operations, %d points; the agents' log:\n%s", last, len(points), r.told())
