@@ -62,6 +62,7 @@ fuzz: setup-build ## every fuzz test for FUZZTIME each (10s)
 soak: setup-test ## vaults, trackers and guests again and again (COUNT=times, ROUNDS=of faults, POINTS=made in a vault; SEED=number for one of them again)
 	@LIFEBOAT_TEST_POINTS=$(POINTS) LIFEBOAT_TEST_SEED=$(SEED) $(GO) test -timeout 12h -count $(COUNT) -run 'TestEveryKeptPoint' -v ./internal/vault
 	@LIFEBOAT_TEST_POINTS=$(POINTS) LIFEBOAT_TEST_SEED=$(SEED) LIFEBOAT_TEST_S3_RUN=TestEveryKeptPoint $(GO) test -timeout 12h -run 'TestSuiteOnS3' -v ./internal/vault
+	@LIFEBOAT_TEST_LONG=1 LIFEBOAT_TEST_S3_RUN='Fault' $(GO) test -timeout 12h -run 'TestSuiteOnS3' -v ./internal/vault
 	@ROUNDS=$(ROUNDS) $(GO) test -timeout 12h -count $(COUNT) $(if $(SEED),-run TestPointsAreMoments,./internal/source/...) ./test/stamp ./test/guest
 
 .PHONY: generate

@@ -169,7 +169,7 @@ const (
 // the source server's disks were at that moment, and no point is lost that was to be kept.
 func TestEveryKeptPointIsWhatTheSourceHeld(t *testing.T) {
 	t.Parallel()
-	seed, points := rand.Uint64(), step(2000, 80)
+	seed, points := rand.Uint64(), step(2000, 60)
 	if text := os.Getenv(chronicleSeed); text != "" {
 		seed = must(strconv.ParseUint(text, 10, 64))(t)
 	}

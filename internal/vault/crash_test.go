@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"testing"
 
 	"lifeboat/internal/drs"
@@ -27,6 +28,7 @@ func TestMain(m *testing.M) {
 		fmt.Println("error:", child(dir))
 		os.Exit(1)
 	}
+	debug.SetGCPercent(400) // many short lives of small vaults: else the collector is a third of the work
 	os.Exit(m.Run())
 }
 

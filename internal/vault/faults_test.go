@@ -148,7 +148,7 @@ func TestEveryFaultAtEveryCall(t *testing.T) {
 	for _, outcome := range blobtest.Outcomes {
 		t.Run(fmt.Sprint(outcome), func(t *testing.T) {
 			t.Parallel()
-			for n := 1; ; n += step(1, 131) {
+			for n := range calls(1, 1, 262) {
 				store := cloneStore(t, empty)
 				h := &history{keys: keys, contents: contents}
 				faults := blobtest.NewFaults(store, n, outcome)

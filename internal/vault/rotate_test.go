@@ -3,6 +3,7 @@ package vault_test
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -111,7 +112,7 @@ func TestChangeOfMasterKeyCutShort(t *testing.T) {
 	both := cloneStore(t, world)
 	must(vault.Rewrap(ctxOf, both, old, next))(t)
 	for _, outcome := range blobtest.Outcomes {
-		for n, hit := 1, true; hit; n += step(1, 5) {
+		for n, hit := 1+rand.IntN(step(1, 9)), true; hit; n += step(1, 9) {
 			store := cloneStore(t, world)
 			faults := blobtest.NewFaults(store, n, outcome)
 			_, err := vault.Rewrap(ctxOf, faults, old, next)
@@ -131,7 +132,7 @@ func TestChangeOfMasterKeyCutShort(t *testing.T) {
 				t.Fatalf("%s, in the end: %v", what, err)
 			}
 		}
-		for n, hit := 1, true; hit; n += step(1, 5) {
+		for n, hit := 1+rand.IntN(step(1, 9)), true; hit; n += step(1, 9) {
 			store := cloneStore(t, both)
 			faults := blobtest.NewFaults(store, n, outcome)
 			_, _ = vault.Retire(ctxOf, faults, next) // what counts is what it leaves

@@ -213,7 +213,7 @@ func TestDaysOfEpochs(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	// Where each epoch takes a request or two, fewer of them fill three days.
-	store, distance, least := newStore(t), time.Duration(step(1, 40))*time.Minute, step(1000, 20)
+	store, distance, least := newStore(t), time.Duration(step(1, 60))*time.Minute, step(1000, 12)
 	s := newSimulation(t, store, vault.Options{CacheBytes: 4 << 20}.Small(), 256, seed)
 	var sum vault.Report
 	for s.at.Before(simulated.Add(3 * 24 * time.Hour)) {

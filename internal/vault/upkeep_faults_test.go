@@ -118,7 +118,7 @@ func TestUpkeepBearsEveryFault(t *testing.T) {
 	for i, outcome := range blobtest.Outcomes {
 		t.Run(fmt.Sprint(outcome), func(t *testing.T) {
 			t.Parallel()
-			for n := 1 + i; ; n += step(5, 401) { // the four of them together, and reruns, see most
+			for n := range calls(1+i, 5, 800) { // the four of them together, and reruns, see most
 				store := cloneStore(t, empty)
 				h := &history{keys: keys, contents: contents}
 				faults := blobtest.NewFaults(store, n, outcome)

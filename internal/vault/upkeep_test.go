@@ -46,12 +46,12 @@ func TestDamageToAFoldedBranch(t *testing.T) {
 	t.Parallel()
 	world, h := foldedWorld(t)
 	sound := h.openable(t, world)
-	for _, name := range some(world.Names(), 4) {
+	for _, name := range some(world.Names(), 3) {
 		if strings.HasPrefix(name, "root/") || strings.HasPrefix(name, "keys/") {
 			continue
 		}
 		whole := world.Bytes(name)
-		every := step(7, 30)
+		every := step(14, 60)
 		turn := rand.IntN(every) // others are damaged the next time
 		for k, at := range append(sample(len(whole)), -1) {
 			if k%every != turn && at >= 0 {
@@ -119,7 +119,7 @@ func TestLostManifestsAreMissed(t *testing.T) {
 		}
 	}
 	floor := strings.TrimSuffix(checkpoints[0], ".checkpoint") + ".manifest"
-	for _, name := range some(manifests[:len(manifests)-1], 4) {
+	for _, name := range some(manifests[:len(manifests)-1], 2) {
 		if name < floor {
 			continue // it carries a segment
 		}

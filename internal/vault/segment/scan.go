@@ -40,7 +40,7 @@ func Scan(object string, length int64, read func(p []byte, off int64) error, ix 
 	} else if h != p.header {
 		damage(InHeader, &blob.CorruptError{Object: object, Reason: "header and footer differ"})
 	}
-	buf := make([]byte, 0, scanWindow)
+	buf := make([]byte, 0, min(scanWindow, length))
 	for i := 0; i < len(p.frames); {
 		j, begin := i+1, p.frames[i].Offset
 		for j < len(p.frames) && p.frames[j].End()-begin <= scanWindow {

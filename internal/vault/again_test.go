@@ -1,10 +1,14 @@
 package vault_test
 
 import (
+	"bytes"
+	"iter"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
+	"syscall"
 	"testing"
 
 	"lifeboat/internal/vault/blob"
@@ -27,6 +31,9 @@ const s3Endpoint = "LIFEBOAT_TEST_S3_ENDPOINT"
 
 // inDirectory is set when this process runs the suite in directories.
 const inDirectory = "LIFEBOAT_TEST_DIRECTORY"
+
+// long is set when each call to the store is to fail in a rerun, too.
+const long = "LIFEBOAT_TEST_LONG"
 
 func onS3() bool { return os.Getenv(s3Endpoint) != "" }
 
@@ -73,6 +80,19 @@ func some[T any](all []T, n int) []T {
 	return out
 }
 
+// calls are the calls to the store that fail, one in each run, until the test has seen a run
+// without a fault: from one call every so many. In a rerun it is a single one up to most, any.
+func calls(from, every, most int) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		if again() && os.Getenv(long) == "" {
+			yield(1 + rand.IntN(most))
+			return
+		}
+		for n := from; yield(n); n += every {
+		}
+	}
+}
+
 // step is how far a loop over many like cases steps on.
 func step(inMemory, elsewhere int) int {
 	if again() {
@@ -84,7 +104,7 @@ func step(inMemory, elsewhere int) int {
 // besides are tests that bring a store of their own, look at the vault's logic object by
 // object, or need no store.
 const besides = "TestSuite.*|TestGolden.*|TestKill.*|TestShared.*|TestHexDumps|TestOpeningReadsFewObjects|" +
-	"TestStaleLists.*|TestLostAnswers.*|TestSomeEditsFit|Fuzz.*"
+	"TestStaleLists.*|TestLostAnswers.*|TestSomeEditsFit|TestIdleBranches.*|Fuzz.*"
 
 // TestSuiteOnS3 runs the tests of this package again in a process of its own, where
 // newStore gives buckets.
@@ -92,7 +112,6 @@ func TestSuiteOnS3(t *testing.T) {
 	if again() {
 		t.Skip("this is such a run")
 	}
-	t.Parallel() // it waits for answers most of the time
 	env := s3test.Env()
 	env[s3Endpoint] = s3test.StartAside(t).At("x").Endpoint
 	// Hundreds of copies of a vault say no more about the store than a few.
@@ -104,14 +123,14 @@ func TestSuiteInADirectory(t *testing.T) {
 	if again() {
 		t.Skip("this is such a run")
 	}
-	t.Parallel()
 	runSuite(t, map[string]string{inDirectory: "1"}, os.Getenv("LIFEBOAT_TEST_DIRECTORY_RUN"), besides+"|TestEveryKeptPoint.*")
 }
 
-// runSuite runs this package's tests in another process, or only some of them.
+// runSuite runs this package's tests in another process, or only some of them. The process
+// runs beside all tests of this one: it waits for answers much of the time.
 func runSuite(t *testing.T, env map[string]string, only, skip string) {
 	limit := "8m"
-	if os.Getenv(chroniclePoints) != "" {
+	if os.Getenv(chroniclePoints) != "" || os.Getenv(long) != "" {
 		limit = "12h"
 	}
 	cmd := exec.Command(os.Args[0], "-test.skip=^("+skip+")$", "-test.run="+only, "-test.timeout="+limit,
@@ -120,14 +139,21 @@ func runSuite(t *testing.T, env map[string]string, only, skip string) {
 	for name, value := range env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
-	out, err := cmd.CombinedOutput()
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Parallel()
+	err := cmd.Wait()
 	if testing.Verbose() {
-		t.Logf("%s", out)
+		t.Logf("%s", &out)
 	}
 	if err != nil {
-		t.Errorf("%v\n%s", err, out)
+		t.Errorf("%v\n%s", err, &out)
 	}
-	if !regexp.MustCompile(`(?m)^PASS$`).Match(out) && err == nil {
-		t.Errorf("nothing ran:\n%s", out)
+	if !regexp.MustCompile(`(?m)^PASS$`).Match(out.Bytes()) && err == nil {
+		t.Errorf("nothing ran:\n%s", &out)
 	}
 }
