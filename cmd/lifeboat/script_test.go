@@ -12,11 +12,14 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"lifeboat/internal/vault/blob/s3/s3test"
 )
 
 func TestMain(m *testing.M) {
@@ -35,13 +38,17 @@ func TestRefusals(t *testing.T) {
 // TestVerbs runs the scripts against a real server with real agents: db1 and web
 // have a disk image each, and two servers are called twin. Machines that a
 // script launches are real ones, too.
-func TestVerbs(t *testing.T) { runScripts(t, "testdata/verbs") }
+func TestVerbs(t *testing.T) { runScripts(t, newWorld(t, nil), "testdata/verbs") }
 
-// TestVaultVerbs has a server of its own: the scripts of TestVerbs damage its vault.
-func TestVaultVerbs(t *testing.T) { runScripts(t, "testdata/vault") }
+// TestVaultVerbs has a server of its own, which its script stops, and damages its vault.
+func TestVaultVerbs(t *testing.T) { runScripts(t, newWorld(t, nil), "testdata/vault") }
 
-func runScripts(t *testing.T, dir string) {
-	w := newWorld(t)
+// TestVaultVerbsOnS3 does the same to a vault in a bucket.
+func TestVaultVerbsOnS3(t *testing.T) {
+	runScripts(t, newWorld(t, s3test.Start(t).Bucket()), "testdata/vault")
+}
+
+func runScripts(t *testing.T, w *world, dir string) {
 	testscript.Run(t, testscript.Params{
 		Dir: dir,
 		Setup: func(e *testscript.Env) error {
@@ -52,6 +59,12 @@ func runScripts(t *testing.T, dir string) {
 				}
 			}
 			e.Setenv("DATA", w.data)
+			e.Setenv("VAULT", w.vault())
+			if w.bucket != nil {
+				for name, value := range s3test.Env() {
+					e.Setenv(name, value)
+				}
+			}
 			e.Setenv("DB1_IMAGE", w.image("db1"))
 			e.Setenv("DB1", w.id("db1"))
 			one, two, _ := strings.Cut(w.id("twin"), " ")
@@ -59,7 +72,9 @@ func runScripts(t *testing.T, dir string) {
 			e.Setenv("TWIN2", two)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"fails": fails, "json": isJSON},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"fails": fails, "json": isJSON, "server": w.control, "damage": w.damage,
+		},
 	})
 }
 
@@ -111,16 +126,20 @@ type world struct {
 	dir  string
 	data string
 	env  string // as lifeboat env prints it
+
+	bucket     *s3test.Bucket // holds the vault; nil: a directory does
+	stopServer func()
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, bucket *s3test.Bucket) *world {
 	t.Helper()
 	// Sockets below it have long names; t.TempDir may be too long for them.
 	dir, err := os.MkdirTemp("", "lb")
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	w := &world{t: t, dir: dir, data: filepath.Join(dir, "data")}
-	w.start("server", "--data", w.data, "--listen", "127.0.0.1:0", "--replication-listen", "127.0.0.1:0", "--nbd-listen", "127.0.0.1:0")
+	w := &world{t: t, dir: dir, data: filepath.Join(dir, "data"), bucket: bucket}
+	t.Cleanup(func() { w.stopServer() }) // the one that runs then
+	w.startServer()
 	w.eventually(func() error { _, err := w.run("init", "--data", w.data); return err })
 	t.Cleanup(w.terminateAll) // before the server is stopped
 	w.env, err = w.run("env", "--data", w.data)
@@ -169,15 +188,20 @@ func (w *world) id(hostname string) string {
 	return strings.Join(ids, " ")
 }
 
-// start runs a verb until the test ends. Its messages are shown if the test
-// fails.
+// start runs a verb until the test ends.
 func (w *world) start(args ...string) {
+	w.t.Helper()
+	w.t.Cleanup(w.launch(args...))
+}
+
+// launch runs a verb until stop. Its messages are shown if the test fails.
+func (w *world) launch(args ...string) (stop func()) {
 	w.t.Helper()
 	var messages bytes.Buffer
 	c := exec.Command("lifeboat", args...)
 	c.Stdout, c.Stderr = &messages, &messages
 	must(w.t, c.Start())
-	w.t.Cleanup(func() {
+	return sync.OnceFunc(func() {
 		c.Process.Signal(syscall.SIGTERM)
 		if err := c.Wait(); err != nil || w.t.Failed() {
 			w.t.Logf("lifeboat %s: %v\n%s", args[0], err, &messages)
