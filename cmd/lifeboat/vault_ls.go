@@ -141,15 +141,27 @@ func (v *vaultLsCommand) points(known server.Known, points []vault.PointInfo) []
 			until := p.LockedUntil.UTC()
 			l.LockedUntil = &until
 			if l.Kept != "" && until.After(now) {
-				l.Kept = "lock until " + until.Format(time.DateOnly)
+				l.Kept = "lock until " + lockEnd(until, now)
 			}
 		}
 		if len(p.Branches) > 0 {
-			l.Kept = "branch " + strings.Join(p.Branches, ", ")
+			branches := "branch " + strings.Join(p.Branches, ", ")
+			if strings.HasPrefix(l.Kept, "lock ") { // both keep it
+				branches = l.Kept + "; " + branches
+			}
+			l.Kept = branches
 		}
 		out = append(out, l)
 	}
 	return out
+}
+
+// lockEnd is the day on which a lock ends; one that ends within a day or two, to the minute.
+func lockEnd(until, now time.Time) string {
+	if until.Sub(now) < 48*time.Hour {
+		return until.Format("2006-01-02 15:04 UTC")
+	}
+	return until.Format(time.DateOnly)
 }
 
 type listedServer struct {

@@ -16,7 +16,7 @@ const stopGrace = 90 * time.Second
 // StartInstance starts the machine of an instance that was stopped, or was
 // launched with the disposition STOPPED. One that runs is left as it is.
 func (s *Service) StartInstance(ctx context.Context, account drs.Account, id drs.RecoveryInstanceID) (drs.RecoveryInstance, error) {
-	if _, err := s.powered(ctx, account, id); err != nil {
+	if _, err := s.startable(ctx, account, id); err != nil {
 		return drs.RecoveryInstance{}, err
 	}
 	if _, err := s.startAgain(ctx, id); err != nil {
@@ -95,4 +95,14 @@ func (s *Service) powered(ctx context.Context, account drs.Account, id drs.Recov
 			"Recovery instance %s is %s. Wait until its job has completed.", id, instance.State)
 	}
 	return instance, nil
+}
+
+// startable is powered, and not on its way to be off.
+func (s *Service) startable(ctx context.Context, account drs.Account, id drs.RecoveryInstanceID) (drs.RecoveryInstance, error) {
+	instance, err := s.powered(ctx, account, id)
+	if err == nil && instance.State == drs.InstanceStopping {
+		err = drs.Conflict(drs.TypeRecoveryInstance, string(id),
+			"The machine of %s is being stopped, for which its guest has %d seconds. Start it when it is STOPPED.", id, stopGrace/time.Second)
+	}
+	return instance, err
 }

@@ -45,7 +45,7 @@ func isLost(err error) bool {
 // to the vault. What is left of the old ones is kept beside. A machine whose disks are
 // whole is started on these.
 func (s *Service) StartFromVault(ctx context.Context, account drs.Account, id drs.RecoveryInstanceID) (drs.RecoveryInstance, error) {
-	instance, err := s.powered(ctx, account, id)
+	instance, err := s.startable(ctx, account, id)
 	if err != nil {
 		return drs.RecoveryInstance{}, err
 	}

@@ -2,9 +2,12 @@ package recovery_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -140,5 +143,22 @@ func duplicate(t *testing.T, from, to string) {
 	t.Helper()
 	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A machine that is on its way to be off is not started, and who asks is told to wait.
+func TestStartWhileItIsBeingStopped(t *testing.T) {
+	s := newSite(t)
+	server, _ := s.protect(t, "one")
+	s.launch(t, ask(server))
+	id := s.instances(t)[0].ID
+	if _, err := s.db.MoveInstance(t.Context(), id, drs.InstanceStopping, func(i *drs.RecoveryInstance) { i.Wanted = false }); err != nil {
+		t.Fatal(err)
+	}
+	for _, start := range []func(context.Context, drs.Account, drs.RecoveryInstanceID) (drs.RecoveryInstance, error){s.StartInstance, s.StartFromVault} {
+		_, err := start(t.Context(), account, id)
+		if told, ok := errors.AsType[*drs.Error](err); !ok || told.Kind != drs.KindConflict || !strings.Contains(told.Message, "STOPPED") {
+			t.Errorf("started: %v", err)
+		}
 	}
 }
