@@ -63,14 +63,15 @@ func (a Address) dial(ctx context.Context) (*machine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("no answer at the QMP socket: %w", err)
 	}
-	conn, err := qmp.New(ctx, nc)
+	line := sharedLine{nc.(*net.UnixConn)}
+	conn, err := qmp.New(ctx, line)
 	if err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("%w: a QMP socket serves one client at a time; give the agent one of its own (-qmp unix:FILE,server=on,wait=off)", err)
 		}
 		return nil, fmt.Errorf("no answer at the QMP socket: %w", err)
 	}
-	own := &ownSocket{conn, make(chan struct{})}
+	own := &ownSocket{conn, line.UnixConn, make(chan struct{})}
 	go func() {
 		defer close(own.drained)
 		for range conn.Events() { // what matters is asked for
@@ -79,9 +80,19 @@ func (a Address) dial(ctx context.Context) (*machine, error) {
 	return &machine{own}, nil
 }
 
+// sharedLine is a connection that ends for all who have a copy when it is closed.
+type sharedLine struct{ *net.UnixConn }
+
+func (l sharedLine) Close() error {
+	_ = l.CloseRead() // they fail where it has ended already
+	_ = l.CloseWrite()
+	return l.UnixConn.Close()
+}
+
 // ownSocket is a connection of the agent's own to QEMU.
 type ownSocket struct {
 	*qmp.Conn
+	raw     *net.UnixConn // what Conn speaks over
 	drained chan struct{} // closed when the events have ended
 }
 

@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"lifeboat/internal/source/blocktrack"
 )
 
@@ -53,13 +51,18 @@ func (t *Tracker) begin(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := t.transact(ctx, c); err != nil {
+	err := t.hold(c)
+	if err == nil {
+		err = t.transact(ctx, c)
+	}
+	if err != nil {
 		t.undo()
 		return err
 	}
 	watching, stop := context.WithCancel(context.Background())
 	c.stop = stop
-	c.watch.Go(func() { c.guard(watching, t.m, t.scratch) })
+	m := t.m
+	c.watch.Go(func() { c.mind(watching, t, m, t.scratch) })
 	if err := t.serve(ctx, c); err != nil {
 		t.undo()
 		return err
@@ -176,6 +179,13 @@ func (t *Tracker) held(c *cut) error {
 	if c.broken.Load() {
 		return fmt.Errorf("%w: there is little room left in %s; give it more, or another folder", ErrBroken, t.scratch)
 	}
+	given, err := t.letGo()
+	if given {
+		return fmt.Errorf("%w: there was little room left in %s, and the agent did not mind it: its guard did", ErrBroken, t.scratch)
+	}
+	if err != nil {
+		t.log.Warn("the guard has died during a cut", "err", err)
+	}
 	jobs, err := t.m.jobs(context.Background())
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrBroken, err)
@@ -222,52 +232,6 @@ func (t *Tracker) undo() {
 		t.log.Warn("a cut was not taken apart in QEMU", "err", err)
 		t.m.close() // the next connection begins with removing it
 	}
+	_, _ = t.letGo()         // who died cannot hold on
 	_ = removeFile(c.socket) // the next cut tells
-}
-
-// Room that a folder for copies must have, in bytes: to begin with, and to go on.
-const (
-	roomFirst = 256 << 20
-	roomLeast = 128 << 20
-	roomEvery = 100 * time.Millisecond
-)
-
-func enoughRoom(dir string) error {
-	room, err := room(dir)
-	if err == nil && room < roomFirst {
-		err = fmt.Errorf("%d MiB are free, a cut needs %d MiB", room>>20, roomFirst>>20)
-	}
-	if err != nil {
-		return &blocktrack.HinderedError{Err: fmt.Errorf("scratch folder %s: %w", dir, err), NextStep: "make room in it, or name another one with --scratch"}
-	}
-	return nil
-}
-
-func room(dir string) (int64, error) {
-	var s unix.Statfs_t
-	if err := unix.Statfs(dir, &s); err != nil {
-		return 0, err
-	}
-	return int64(s.Bavail) * s.Bsize, nil
-}
-
-// guard gives the cut up before the copies fill the folder: QEMU fails the guest's
-// writes when a copy cannot be made.
-func (c *cut) guard(ctx context.Context, m *machine, dir string) {
-	ticker := time.NewTicker(roomEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
-		if room, err := room(dir); err == nil && room >= roomLeast {
-			continue
-		}
-		c.broken.Store(true)
-		// It fails with the connection only, whose next one removes the jobs.
-		_ = m.cancel(context.WithoutCancel(ctx), c.names)
-		return
-	}
 }

@@ -17,5 +17,6 @@
 //
 // A copy set aside is at most as large as what the guest writes until Release. Where
 // the folder for it has little room the cut is refused or given up, and not the guest's
-// writes: QEMU would fail those once a copy cannot be made.
+// writes: QEMU would fail those once a copy cannot be made. A guard, a process of its
+// own, gives it up where the tracker's process is stopped, or too slow to.
 package qemu

@@ -37,7 +37,11 @@ func (t *Tracker) openGuard() error {
 		return err
 	}
 	t.guard = guard
-	if _, err := guard.tell(order{Op: opWatch, At: t.opts.Address, ID: t.id}); err != nil {
+	_, err = guard.tell(order{Op: opWatch, At: t.opts.Address, ID: t.id})
+	if err == nil {
+		err = t.lend()
+	}
+	if err != nil {
 		t.guard = nil
 		return errors.Join(err, guard.Close(false))
 	}

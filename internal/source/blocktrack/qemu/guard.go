@@ -4,20 +4,26 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"net"
 	"os"
 	"os/exec"
+	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // Guard is a process of its own that puts right what its owner leaves behind when it
-// dies: a guest whose filesystems it froze, and a QEMU that copies for a cut. It is
-// also the one who freezes and thaws, and thaws by itself when time has run out.
+// dies: a guest whose filesystems it froze, and a QEMU that copies for a cut. It ends
+// the copying, too, when room for it runs out and the owner does nothing, for it is
+// stopped. It is also the one who freezes and thaws, and thaws by itself when time has
+// run out.
 type Guard struct {
-	cmd     *exec.Cmd
-	orders  io.WriteCloser
+	cmd *exec.Cmd
+
+	mu      sync.Mutex // one order at a time
+	orders  *net.UnixConn
 	replies *json.Decoder
 }
 
@@ -25,7 +31,8 @@ type Guard struct {
 type order struct {
 	Op    string
 	At    Address       // of watch
-	ID    string        // of watch: begins the names of all that the owner makes in QEMU
+	ID    string        // of watch and hold: begins the names of all that the owner makes in QEMU, or of a cut
+	Dir   string        // of hold: where the copies are
 	Bound time.Duration // of freeze
 }
 
@@ -33,13 +40,21 @@ const (
 	opWatch  = "watch"  // a machine; first of all
 	opFreeze = "freeze" // its guest, for no longer than Bound
 	opThaw   = "thaw"
-	opEnd    = "end" // there is nothing left to put right
+	opLine   = "line"  // comes with the connection to QEMU that the owner uses from now on
+	opHold   = "hold"  // a cut begins: the room for its copies is minded
+	opLetGo  = "letgo" // it has ended
+	opEnd    = "end"   // there is nothing left to put right
 )
 
 type reply struct {
 	Err  string
-	Late bool // of thaw: time had run out
+	Late bool // of thaw: time had run out; of letgo: room had
 }
+
+// refusal is what a guard answers that lives.
+type refusal struct{ text string }
+
+func (r *refusal) Error() string { return r.text }
 
 // inGuard marks the environment of guards.
 const inGuard = "LIFEBOAT_QEMU_GUARD"
@@ -53,20 +68,41 @@ func StartGuard(command []string) (*Guard, error) {
 	cmd := exec.Command(command[0], command[1:]...) //nolint:noctx // the agent's own program, until Close
 	cmd.Stderr = os.Stderr                          // its last words, should it fail
 	cmd.Env = append(os.Environ(), inGuard+"=1")
-	orders, err := cmd.StdinPipe()
+	// A socket and no pipe, for what is lent.
+	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, fmt.Errorf("start guard: %w", err)
 	}
+	defer theirs.Close() // the guard has its own
+	cmd.Stdin = theirs
 	replies, err := cmd.StdoutPipe()
 	if err != nil {
+		_ = ours.Close() // nothing was sent
 		return nil, fmt.Errorf("start guard: %w", err)
 	}
 	// What ends the agent (Ctrl-C at a terminal, too) must not end its guard first.
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
+		_ = ours.Close() // nothing was sent
 		return nil, fmt.Errorf("start guard: %w", err)
 	}
-	return &Guard{cmd, orders, json.NewDecoder(replies)}, nil
+	return &Guard{cmd: cmd, orders: ours, replies: json.NewDecoder(replies)}, nil
+}
+
+func socketPair() (ours *net.UnixConn, theirs *os.File, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	own := os.NewFile(uintptr(pair[0]), "orders")
+	defer own.Close() // the connection has a copy
+	theirs = os.NewFile(uintptr(pair[1]), "orders")
+	conn, err := net.FileConn(own)
+	if err != nil {
+		_ = theirs.Close() // nobody has it yet
+		return nil, nil, err
+	}
+	return conn.(*net.UnixConn), theirs, nil
 }
 
 // Close ends the guard. clean: its owner has left nothing behind; else the guard looks,
@@ -83,10 +119,35 @@ func (g *Guard) Close(clean bool) error {
 	return err
 }
 
-func (g *Guard) tell(o order) (r reply, err error) {
+func (g *Guard) tell(o order) (reply, error) {
+	return g.order(o, func(line []byte) error {
+		_, err := g.orders.Write(line)
+		return err
+	})
+}
+
+// lend is tell with a copy of a connection.
+func (g *Guard) lend(o order, conn syscall.Conn) (r reply, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return r, err
+	}
+	return g.order(o, func(line []byte) (err error) {
+		if lost := raw.Control(func(fd uintptr) {
+			_, _, err = g.orders.WriteMsgUnix(line, unix.UnixRights(int(fd)), nil)
+		}); lost != nil {
+			return lost
+		}
+		return err
+	})
+}
+
+func (g *Guard) order(o order, send func(line []byte) error) (r reply, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	raw, err := json.Marshal(o)
 	if err == nil {
-		_, err = g.orders.Write(append(raw, '\n'))
+		err = send(append(raw, '\n'))
 	}
 	if err == nil {
 		err = g.replies.Decode(&r)
@@ -95,7 +156,7 @@ func (g *Guard) tell(o order) (r reply, err error) {
 		return r, fmt.Errorf("speak to the guard: %w", err)
 	}
 	if r.Err != "" {
-		return r, errors.New(r.Err)
+		return r, &refusal{r.Err}
 	}
 	return r, nil
 }

@@ -207,6 +207,9 @@ func (t *Tracker) connect(ctx context.Context) error {
 		return fmt.Errorf("qemu tracker: scratch folder: %w", err)
 	}
 	t.m = m
+	if err := t.lend(); err != nil {
+		t.log.Debug("the guard has died", "err", err) // the next cut replaces it
+	}
 	return nil
 }
 

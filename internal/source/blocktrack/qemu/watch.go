@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
 	"time"
 )
 
@@ -15,6 +17,7 @@ type watch struct {
 	guest   *guest // nil: no connection
 	frozen  bool   // the guest's filesystems are, or may be
 	late    bool   // they were thawed because time had run out
+	minding minding
 }
 
 const (
@@ -26,14 +29,25 @@ const (
 	giveUp = 5 * time.Minute
 )
 
-// Watch is the guard's side: it takes orders until their end. If that comes without
-// an order to end, the owner is dead and what it made in the machine is removed.
-func Watch(orders io.Reader, replies io.Writer) error {
+// Watch is the guard's side: it takes orders, over the socket that its owner made its
+// standard input, until their end. If that comes without an order to end, the owner is
+// dead and what it made in the machine is removed.
+func Watch(orders *os.File, replies io.Writer) error {
+	conn, err := net.FileConn(orders)
+	if err != nil {
+		return fmt.Errorf("guard: orders: %w", err)
+	}
+	defer conn.Close() // there is nobody at the other end
+	line, is := conn.(*net.UnixConn)
+	if !is {
+		return errors.New("guard: orders come over a socket, from an agent that starts its guard itself")
+	}
+	lent := newBorrower(line)
 	lines := make(chan order)
 	var readErr error
 	go func() {
 		defer close(lines)
-		decoder := json.NewDecoder(orders)
+		decoder := json.NewDecoder(lent)
 		for {
 			var o order
 			if readErr = decoder.Decode(&o); readErr != nil {
@@ -42,7 +56,7 @@ func Watch(orders io.Reader, replies io.Writer) error {
 			lines <- o
 		}
 	}()
-	var w watch
+	w := watch{minding: minding{line: none}}
 	var late <-chan time.Time
 	answers := json.NewEncoder(replies)
 	for {
@@ -52,6 +66,8 @@ func Watch(orders io.Reader, replies io.Writer) error {
 			if w.thaw() != nil {
 				late = time.After(again)
 			}
+		case <-w.minding.next:
+			w.mind()
 		case o, more := <-lines:
 			if !more {
 				err := w.takeOver()
@@ -78,6 +94,12 @@ func Watch(orders io.Reader, replies io.Writer) error {
 					}
 				}
 				r.Late = w.late
+			case opLine:
+				w.minding.borrow(lent.take())
+			case opHold:
+				w.minding.begin(o)
+			case opLetGo:
+				r.Late = w.minding.end()
 			case opEnd:
 			default:
 				err = fmt.Errorf("guard: no order %q", o.Op)
@@ -161,6 +183,7 @@ func (w *watch) thaw() (err error) {
 
 // takeOver puts right what the owner left.
 func (w *watch) takeOver() error {
+	w.minding.borrow(none)                                                              // what the owner has had closes with it
 	for until := time.Now().Add(giveUp); w.thaw() != nil && time.Now().Before(until); { // it has nothing else to do
 		time.Sleep(again)
 	}
