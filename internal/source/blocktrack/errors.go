@@ -4,11 +4,17 @@ import "fmt"
 
 // GoneError: the disk is not where it was. Replication goes on once it is back.
 type GoneError struct {
-	Device string
+	Device string // empty: it is the machine that is not there, with all of them
 	Err    error
 }
 
-func (e *GoneError) Error() string { return fmt.Sprintf("disk %s is gone: %v", e.Device, e.Err) }
+func (e *GoneError) Error() string {
+	if e.Device == "" {
+		return "the machine is not there: " + e.Err.Error()
+	}
+	return fmt.Sprintf("disk %s is gone: %v", e.Device, e.Err)
+}
+
 func (e *GoneError) Unwrap() error { return e.Err }
 
 // ShrunkError: the disk is smaller than what was replicated of it.

@@ -196,7 +196,7 @@ func (t *Tracker) connect(ctx context.Context) error {
 	}
 	m, err := t.opts.dial(ctx)
 	if err != nil {
-		return &blocktrack.GoneError{Device: t.opts.String(), Err: err}
+		return &blocktrack.GoneError{Err: fmt.Errorf("%s: %w", t.opts.Address, err)}
 	}
 	if err := m.sweep(ctx, prefix, t.kept()); err != nil {
 		m.close()
@@ -309,7 +309,7 @@ func (t *Tracker) Swap(ctx context.Context) ([]blocktrack.Changes, error) {
 		switch {
 		case errors.As(err, &gone), errors.As(err, &hindered), ctx.Err() != nil:
 		case errors.Is(err, qmp.ErrClosed):
-			err = &blocktrack.GoneError{Device: t.opts.String(), Err: err}
+			err = &blocktrack.GoneError{Err: fmt.Errorf("%s: %w", t.opts.Address, err)}
 		default:
 			err = &blocktrack.HinderedError{Err: err, NextStep: "see that QEMU can do what it was asked to; replication then goes on by itself"}
 		}
