@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"time"
 
 	"lifeboat/internal/drs"
@@ -99,8 +101,25 @@ func (s *session) refuse(why string) {
 
 func (s *session) accept() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	refused := s.refused
 	s.refused = ""
+	s.mu.Unlock()
+	if refused != "" {
+		s.srv.log.Info("the vault takes epochs again", "server", s.server)
+	}
+}
+
+// logRefusal tells of an epoch that the vault did not take; where nothing has changed
+// since the one before, in a lower voice: agents come again every few seconds.
+func (s *session) logRefusal(epoch uint64, told string, err error) {
+	s.mu.Lock()
+	again := strings.HasPrefix(s.refused, told)
+	s.mu.Unlock()
+	level := slog.LevelError
+	if again {
+		level = slog.LevelDebug
+	}
+	s.srv.log.Log(context.Background(), level, "epoch refused", "server", s.server, "epoch", epoch, "err", err)
 }
 
 func (s *session) forget(request uint64) {

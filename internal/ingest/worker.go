@@ -31,6 +31,8 @@ type worker struct {
 const commitTimeout = 2 * time.Minute
 
 func (w *worker) run(ctx context.Context) error {
+	stuck := w.s.watchWorker()
+	defer stuck.end()
 	for {
 		m := w.queue.take()
 		if m == nil {
@@ -44,7 +46,10 @@ func (w *worker) run(ctx context.Context) error {
 				return context.Cause(ctx)
 			}
 		}
-		if err := w.handle(ctx, m); err != nil {
+		stuck.begin()
+		err := w.handle(ctx, m)
+		stuck.end()
+		if err != nil {
 			return err
 		}
 	}
@@ -358,7 +363,7 @@ func (w *worker) refuse(err error) error {
 		w.epoch = nil
 	}
 	told := w.s.explain(err)
-	w.s.srv.log.Error("epoch refused", "server", w.s.server, "epoch", w.id, "err", err)
+	w.s.logRefusal(w.id, told.Text, err)
 	if told.Code != replication.CodeBusy {
 		return w.s.failed(err)
 	}

@@ -58,6 +58,7 @@ func (s *running) own(ctx context.Context) error {
 func (s *running) keepOwnership(ctx context.Context) error {
 	tick := time.NewTicker(ownershipCheck)
 	defer tick.Stop()
+	unknown := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -69,9 +70,13 @@ func (s *running) keepOwnership(ctx context.Context) error {
 			return fmt.Errorf("%w: this one stops, so that they do not undo each other's work; to take the vault back, "+
 				"stop the other one and start this one again", err)
 		}
-		if err != nil && ctx.Err() == nil {
-			s.Log.Warn("cannot look who owns the vault", "err", err)
+		if err != nil && !unknown && ctx.Err() == nil {
+			s.Log.Warn("cannot look who owns the vault; trying again", "err", err)
 		}
+		if err == nil && unknown {
+			s.Log.Info("the vault is known to be ours again")
+		}
+		unknown = err != nil
 	}
 }
 

@@ -124,7 +124,7 @@ func (d *Dir) PutIfAbsent(ctx context.Context, name string, parts ...[]byte) err
 		return fmt.Errorf("put %s: %w", name, err)
 	}
 	if err := d.put(name, parts); err != nil {
-		return kindOf(fmt.Errorf("put %s: %w", name, err))
+		return d.here(kindOf(fmt.Errorf("put %s: %w", name, err)))
 	}
 	return nil
 }
@@ -221,7 +221,7 @@ func (d *Dir) ReadAt(ctx context.Context, name string, p []byte, off int64) (int
 	}
 	f, err := os.Open(d.path(name))
 	if err != nil {
-		return 0, readKind(fmt.Errorf("read %s: %w", name, err))
+		return 0, d.here(readKind(fmt.Errorf("read %s: %w", name, err)))
 	}
 	defer f.Close()
 	n, err := f.ReadAt(p, off)
@@ -238,7 +238,7 @@ func (d *Dir) Size(ctx context.Context, name string) (int64, error) {
 	}
 	info, err := os.Lstat(d.path(name))
 	if err != nil {
-		return 0, readKind(fmt.Errorf("size of %s: %w", name, err))
+		return 0, d.here(readKind(fmt.Errorf("size of %s: %w", name, err)))
 	}
 	if !info.Mode().IsRegular() {
 		return 0, fmt.Errorf("size of %s: not a regular file", name)
@@ -259,14 +259,14 @@ func (d *Dir) List(ctx context.Context, folder string) ([]string, error) {
 		err = d.files.SyncDir("list: sync directory", d.path(folder))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, d.present(folder)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", folder, err)
 	}
 	entries, err := os.ReadDir(d.path(folder))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, d.present(folder)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", folder, err)
@@ -322,7 +322,7 @@ func (d *Dir) Delete(ctx context.Context, name string) error {
 		err = d.syncFolder("delete: sync directory", folder)
 	}
 	if err != nil {
-		return kindOf(fmt.Errorf("delete %s: %w", name, err))
+		return d.here(kindOf(fmt.Errorf("delete %s: %w", name, err)))
 	}
 	// Folders that became empty go too; rmdir refuses the others.
 	for folder != "." && os.Remove(d.path(folder)) == nil {
@@ -330,6 +330,33 @@ func (d *Dir) Delete(ctx context.Context, name string) error {
 		folder = path.Dir(folder)
 	}
 	return nil
+}
+
+// here is err, unless it speaks of absence only because the whole directory is gone: a
+// file system that was unmounted must not look like a store without objects.
+func (d *Dir) here(err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if gone := d.present(""); gone != nil {
+		return gone
+	}
+	return err
+}
+
+// present returns ErrGone when the directory is not there, or not a store any more.
+func (d *Dir) present(folder string) error {
+	_, err := os.Stat(filepath.Join(d.root, lockName))
+	if err == nil {
+		return nil
+	}
+	d.mu.Lock()
+	clear(d.settled) // of what comes back nothing is known
+	d.mu.Unlock()
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %s", ErrGone, d.root)
+	}
+	return fmt.Errorf("list %s: %w", folder, err)
 }
 
 // syncFolder syncs a folder, or what is left above it when a Delete has removed

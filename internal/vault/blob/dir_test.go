@@ -173,3 +173,59 @@ func TestWhatADeadProcessLinkedIsSyncedBeforeItIsListed(t *testing.T) {
 		}
 	}
 }
+
+// A directory that is gone, as when its file system is unmounted, is no store without
+// objects: nothing is absent in it, nothing is made in its place, and it comes back.
+func TestADirectoryThatIsGoneIsNotEmpty(t *testing.T) {
+	parent := t.TempDir()
+	place, away := filepath.Join(parent, "store"), filepath.Join(parent, "away")
+	d, err := CreateDir(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	ctx := t.Context()
+	if err := d.PutIfAbsent(ctx, "a/x", []byte("content")); err != nil {
+		t.Fatal(err)
+	}
+	for _, left := range []string{"nothing", "the mount point"} {
+		if err := os.Rename(place, away); err != nil {
+			t.Fatal(err)
+		}
+		if left == "the mount point" {
+			if err := os.Mkdir(place, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, readErr := d.ReadAt(ctx, "a/x", make([]byte, 1), 0)
+		_, sizeErr := d.Size(ctx, "a/x")
+		_, listErr := d.List(ctx, "a/")
+		_, rootErr := d.List(ctx, "")
+		for what, err := range map[string]error{
+			"read": readErr, "size": sizeErr, "list": listErr, "list all": rootErr,
+			"put": d.PutIfAbsent(ctx, "a/y", []byte("more")), "delete": d.Delete(ctx, "a/x"),
+		} {
+			trouble := TroubleOf(err)
+			if !errors.Is(err, ErrGone) || errors.Is(err, ErrAbsent) || trouble == nil || !trouble.Away || !strings.Contains(trouble.Text, place) {
+				t.Errorf("%s, %s is left: %v, %+v", what, left, err, trouble)
+			}
+		}
+		if left == "the mount point" {
+			if entries, err := os.ReadDir(place); err != nil || len(entries) > 0 {
+				t.Errorf("the mount point holds %v, %v", entries, err)
+			}
+			if err := os.Remove(place); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Rename(away, place); err != nil {
+			t.Fatal(err)
+		}
+		if names, err := d.List(ctx, "a/"); err != nil || len(names) != 1 {
+			t.Errorf("when it is back it lists %v, %v", names, err)
+		}
+	}
+	if err := d.PutIfAbsent(ctx, "a/y", []byte("more")); err != nil {
+		t.Error(err)
+	}
+}

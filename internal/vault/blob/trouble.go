@@ -14,6 +14,16 @@ var (
 	ErrUnreachable = errors.New("the store cannot be reached or is overloaded: it is asked again with the next operation")
 	// ErrCredentials: the store does not accept the keys, or there are none.
 	ErrCredentials = errors.New("credentials for the store")
+	// ErrDenied: the store knows the keys, and they may not do that. For a write it comes
+	// with ErrReadOnly.
+	ErrDenied = errors.New("the store denies access")
+	// ErrGone: the place of the store is not there any more: its file system was unmounted,
+	// its directory moved, its bucket deleted. Of objects nothing is known.
+	ErrGone = errors.New("the place of the store is gone")
+	// ErrClock: the store refuses requests of a machine whose clock is wrong.
+	ErrClock = errors.New("the clock of this machine and that of the store differ too much")
+	// ErrUntrusted: the store's certificate is not accepted.
+	ErrUntrusted = errors.New("the certificate of the store is not accepted")
 )
 
 // Trouble is what keeps a store from doing its work until somebody mends it.
@@ -40,6 +50,26 @@ func TroubleOf(err error) *Trouble {
 		return &Trouble{
 			Text: "the vault's store does not accept the server's keys" + detail(err, ErrCredentials), Away: true,
 			NextStep: "renew AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile, and start the server again",
+		}
+	case errors.Is(err, ErrDenied):
+		return &Trouble{
+			Text: "the vault's store denies access" + detail(err, ErrDenied), Away: true,
+			NextStep: "allow the server's keys to list, read, create and delete objects of the bucket; all goes on by itself then",
+		}
+	case errors.Is(err, ErrGone):
+		return &Trouble{
+			Text: "the place of the vault is gone" + detail(err, ErrGone), Away: true,
+			NextStep: "mount its file system again, or put the directory or bucket back where it was; all goes on by itself when it is there",
+		}
+	case errors.Is(err, ErrClock):
+		return &Trouble{
+			Text: "the clock of the server's host and that of the vault's store differ too much", Away: true,
+			NextStep: "set the clock of the server's host right (or that of the store); all goes on by itself then",
+		}
+	case errors.Is(err, ErrUntrusted):
+		return &Trouble{
+			Text: "the certificate of the vault's store is not accepted" + detail(err, ErrUntrusted), Away: true,
+			NextStep: "renew it, or name the file of its authority with ca-cert=FILE in --vault or in AWS_CA_BUNDLE and start the server again",
 		}
 	case errors.Is(err, ErrUnreachable):
 		return &Trouble{

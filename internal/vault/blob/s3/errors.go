@@ -40,7 +40,7 @@ func kind(err error) error {
 	with := func(kind error) error { return fmt.Errorf("%w (%s)", kind, answerText(answer)) }
 	switch answer.Code {
 	case "NoSuchBucket":
-		return fmt.Errorf("there is no bucket %s: create it, or check the location (%s)", answer.BucketName, answerText(answer))
+		return fmt.Errorf("%w: there is no bucket %s: create it, or check the location (%s)", blob.ErrGone, answer.BucketName, answerText(answer))
 	case "NoSuchKey":
 		return blob.ErrAbsent
 	case "PreconditionFailed":
@@ -52,7 +52,7 @@ func kind(err error) error {
 	case "InvalidAccessKeyId", "XAdminUserNotFound", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "InvalidClientTokenId", "TokenRefreshRequired":
 		return with(fmt.Errorf("%w: the store refuses them: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile, and start again", ErrCredentials))
 	case "RequestTimeTooSkewed":
-		return with(errors.New("the clock of this machine and that of the store differ too much: set this machine's clock right"))
+		return with(fmt.Errorf("%w: set this machine's clock right", blob.ErrClock))
 	case "AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "InvalidRegion":
 		return with(errors.New("the bucket belongs to another region or endpoint: name it with region=NAME in the location"))
 	case "AllAccessDisabled", "AccessDenied", "MethodNotAllowed":
@@ -79,7 +79,7 @@ func kind(err error) error {
 var errRefused = errors.New("the store refuses the request")
 
 // errDenied: these keys may not do that. For a write it means blob.ErrReadOnly.
-var errDenied = errors.New("the store denies access: allow these credentials to list, read, create and delete objects of the bucket")
+var errDenied = fmt.Errorf("%w: allow these credentials to list, read, create and delete objects of the bucket", blob.ErrDenied)
 
 func answerText(a minio.ErrorResponse) string {
 	text := fmt.Sprintf("%d %s", a.StatusCode, a.Code)
@@ -98,9 +98,11 @@ func connectionKind(err error) error {
 	schemes := errors.Is(err, http.ErrSchemeMismatch)
 	switch {
 	case errors.As(err, &authority):
-		return fmt.Errorf("%w: name the file of the store's certificate authority with ca-cert=FILE in the location, or in AWS_CA_BUNDLE", err)
+		return fmt.Errorf("%w: %w: name the file of the store's certificate authority with ca-cert=FILE in the location, or in AWS_CA_BUNDLE", blob.ErrUntrusted, err)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return fmt.Errorf("%w: it has expired, or one of the two clocks is wrong: renew it: %w", blob.ErrUntrusted, err)
 	case errors.As(err, &host), errors.As(err, &invalid):
-		return fmt.Errorf("%w: the certificate of the store is not for this endpoint", err)
+		return fmt.Errorf("%w: it is not for this endpoint: %w", blob.ErrUntrusted, err)
 	case schemes, errors.As(err, &record):
 		return fmt.Errorf("%w: the endpoint does not speak TLS: name it with http://", err)
 	}

@@ -217,6 +217,19 @@ func (s *Server) Stop() {
 	s.proxy.CloseClientConnections()
 }
 
+// Freeze stops the server in the middle of whatever it does, as an overloaded host
+// would: connections stay, and nothing is answered until the returned function is called.
+func (s *Server) Freeze() (thaw func()) {
+	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	process := s.process.Process
+	if err := process.Signal(syscall.SIGSTOP); err != nil {
+		s.t.Fatal(err)
+	}
+	return func() { _ = process.Signal(syscall.SIGCONT) } // it may have been killed
+}
+
 // Location makes a new bucket and says where it is.
 func (s *Server) Location() s3.Location {
 	s.t.Helper()
