@@ -283,6 +283,9 @@ func (d *Dir) List(ctx context.Context, folder string) ([]string, error) {
 			names = append(names, name+"/")
 		}
 	}
+	if len(names) == 0 { // as a mount point is
+		return names, d.present(folder)
+	}
 	slices.Sort(names) // a folder's slash sorts after '-' and '.'
 	return names, nil
 }
