@@ -31,7 +31,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 		}
 		for _, m := range named.FindAllStringSubmatch(string(text), -1) {
 			name := strings.TrimPrefix(m[1]+m[2], "agent_")
-			if found++; name != "" && !regexp.MustCompile("`" + name + "[`{]").Match(page) {
+			if found++; name != "" && !regexp.MustCompile("`"+name+"[`{]").Match(page) {
 				t.Errorf("%s: docs/metrics.md does not tell of the metric %s", path, name)
 			}
 		}
