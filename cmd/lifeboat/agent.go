@@ -109,7 +109,7 @@ func (c *protectCommand) Run(ctx context.Context) error {
 	}
 	metrics := agent.NewMetrics()
 	if c.Metrics != "" {
-		stop, err := serveMetrics(c.Metrics, metrics, log)
+		stop, err := serveMetrics(ctx, c.Metrics, metrics, log)
 		if err != nil {
 			return err
 		}

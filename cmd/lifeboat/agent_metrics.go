@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,7 +23,7 @@ import (
 // serveMetrics serves an agent's metrics until stop is called, which waits for the end.
 // An address that says nothing usable is refused. One that cannot be had is logged only:
 // a machine that is protected and not watched is better off than the other way round.
-func serveMetrics(address string, m *agent.Metrics, log *slog.Logger) (stop func(), err error) {
+func serveMetrics(ctx context.Context, address string, m *agent.Metrics, log *slog.Logger) (stop func(), err error) {
 	network, at := "tcp", address
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		network, at = "unix", path
@@ -32,7 +33,7 @@ func serveMetrics(address string, m *agent.Metrics, log *slog.Logger) (stop func
 	} else if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
 		return nil, usageError{fmt.Errorf("--metrics %s: want HOST:PORT, as in 127.0.0.1:9171, or unix:FILE", address)}
 	}
-	l, err := listenMetrics(network, at)
+	l, err := listenMetrics(ctx, network, at)
 	if err != nil {
 		log.Error("metrics are not served", "err", err, "next_step", "choose another address with --metrics; the agent replicates all the same")
 		return func() {}, nil
@@ -61,14 +62,14 @@ func serveMetrics(address string, m *agent.Metrics, log *slog.Logger) (stop func
 
 // listenMetrics listens; a socket that an agent before this one has left is replaced,
 // but not one that still answers.
-func listenMetrics(network, at string) (net.Listener, error) {
+func listenMetrics(ctx context.Context, network, at string) (net.Listener, error) {
 	if network == "unix" {
 		info, err := os.Lstat(at)
 		switch {
 		case err == nil && info.Mode()&fs.ModeSocket == 0:
 			return nil, fmt.Errorf("listen on %s: there is a file of that name, and it is no socket", at)
 		case err == nil:
-			if c, err := net.DialTimeout(network, at, time.Second); err == nil {
+			if c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, at); err == nil {
 				c.Close()
 				return nil, fmt.Errorf("listen on %s: another process serves it", at)
 			}
@@ -77,5 +78,5 @@ func listenMetrics(network, at string) (net.Listener, error) {
 			}
 		}
 	}
-	return net.Listen(network, at)
+	return new(net.ListenConfig).Listen(ctx, network, at)
 }

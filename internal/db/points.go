@@ -240,3 +240,34 @@ func (tx Tx) HaveLatest(ctx context.Context, servers []drs.SourceServerID) (map[
 	}
 	return have, nil
 }
+
+// PointTotal is how many recovery points a server has, and when the newest of those that
+// may be chosen without being named was taken; zero: there is none.
+type PointTotal struct {
+	Points int64
+	Newest time.Time
+}
+
+// PointTotals returns it of every source server.
+func (d *DB) PointTotals(ctx context.Context) (map[drs.SourceServerID]PointTotal, error) {
+	var rows []struct {
+		ID     string
+		Points int64
+		Newest *stamp
+	}
+	err := d.read.NewRaw(`SELECT id, (SELECT COUNT(*) FROM recovery_points WHERE source_server = source_servers.id) AS points,
+		(SELECT taken FROM recovery_points WHERE source_server = source_servers.id AND consistency <> ? ORDER BY epoch DESC, taken DESC LIMIT 1) AS newest
+		FROM source_servers`, string(drs.Fuzzy)).Scan(ctx, &rows)
+	if err != nil {
+		return nil, fmt.Errorf("count recovery points: %w", err)
+	}
+	out := make(map[drs.SourceServerID]PointTotal, len(rows))
+	for _, r := range rows {
+		total := PointTotal{Points: r.Points}
+		if r.Newest != nil {
+			total.Newest = r.Newest.Time()
+		}
+		out[drs.SourceServerID(r.ID)] = total
+	}
+	return out, nil
+}

@@ -35,7 +35,14 @@ var (
 	serversMetric = prometheus.NewDesc("lifeboat_source_servers", "Source servers by replication state.", []string{"state"}, nil)
 	lagMetric     = prometheus.NewDesc("lifeboat_replication_lag_seconds",
 		"Age of the moment up to which the vault holds everything.", []string{"source_server", "hostname"}, nil)
-	backlogMetric   = prometheus.NewDesc("lifeboat_replication_backlog_bytes", "Bytes not yet in the vault.", []string{"source_server", "hostname"}, nil)
+	backlogMetric = prometheus.NewDesc("lifeboat_replication_backlog_bytes", "Bytes not yet in the vault.", []string{"source_server", "hostname"}, nil)
+	stateMetric   = prometheus.NewDesc("lifeboat_replication_state",
+		"1 for the state that a source server is in.", []string{"source_server", "hostname", "state"}, nil)
+	errorMetric = prometheus.NewDesc("lifeboat_replication_error",
+		"1 for the error that keeps a source server from being replicated.", []string{"source_server", "hostname", "error"}, nil)
+	pointsMetric = prometheus.NewDesc("lifeboat_recovery_points", "Recovery points that are kept.", []string{"source_server", "hostname"}, nil)
+	newestMetric = prometheus.NewDesc("lifeboat_newest_point_age_seconds",
+		"Age of the newest recovery point that a launch would choose by itself.", []string{"source_server", "hostname"}, nil)
 	instancesMetric = prometheus.NewDesc("lifeboat_recovery_instances", "Recovery instances by state.", []string{"state"}, nil)
 )
 
@@ -49,6 +56,10 @@ func (m *domainMetrics) Collect(out chan<- prometheus.Metric) {
 		m.log.Warn("metrics are incomplete", "err", err)
 		return
 	}
+	totals, err := m.db.PointTotals(ctx)
+	if err != nil {
+		m.log.Warn("metrics are incomplete", "err", err)
+	}
 	states := map[drs.ReplicationState]int{}
 	for _, s := range servers {
 		states[s.Replication.State]++
@@ -57,6 +68,16 @@ func (m *domainMetrics) Collect(out chan<- prometheus.Metric) {
 			backlog += disk.Backlogged
 		}
 		labels := []string{string(s.ID), s.Properties.Hostname}
+		out <- prometheus.MustNewConstMetric(stateMetric, prometheus.GaugeValue, 1, append(labels, string(s.Replication.State))...)
+		if e := s.Replication.Error; e != nil {
+			out <- prometheus.MustNewConstMetric(errorMetric, prometheus.GaugeValue, 1, append(labels, string(e.Code))...)
+		}
+		if total, known := totals[s.ID]; known {
+			out <- prometheus.MustNewConstMetric(pointsMetric, prometheus.GaugeValue, float64(total.Points), labels...)
+			if !total.Newest.IsZero() {
+				out <- prometheus.MustNewConstMetric(newestMetric, prometheus.GaugeValue, max(0, time.Since(total.Newest).Seconds()), labels...)
+			}
+		}
 		out <- prometheus.MustNewConstMetric(backlogMetric, prometheus.GaugeValue, float64(backlog), labels...)
 		if as := s.Replication.AsOf; !as.IsZero() {
 			out <- prometheus.MustNewConstMetric(lagMetric, prometheus.GaugeValue, max(0, time.Since(as).Seconds()), labels...)
