@@ -25,14 +25,22 @@ type worker struct {
 	// refusing: an epoch failed. What the agent sent before it knew is passed over.
 	refusing bool
 	owing    bool // credit was not given back yet
+	stuck    stuck
+}
+
+// send is the last thing that is done for a message: from then on it is the agent, or its
+// line, that may be slow.
+func (w *worker) send(m replication.Message) error {
+	w.stuck.end()
+	return w.s.conn.Send(m)
 }
 
 // commitTimeout bounds a commit that goes on while the session or server ends.
 const commitTimeout = 2 * time.Minute
 
 func (w *worker) run(ctx context.Context) error {
-	stuck := w.s.watchWorker()
-	defer stuck.end()
+	w.stuck = w.s.watchWorker()
+	defer w.stuck.end()
 	for {
 		m := w.queue.take()
 		if m == nil {
@@ -46,9 +54,9 @@ func (w *worker) run(ctx context.Context) error {
 				return context.Cause(ctx)
 			}
 		}
-		stuck.begin()
+		w.stuck.begin()
 		err := w.handle(ctx, m)
-		stuck.end()
+		w.stuck.end()
 		if err != nil {
 			return err
 		}
@@ -62,7 +70,7 @@ func (w *worker) settle() error {
 	}
 	w.owing = false
 	if n := w.s.credit.settle(time.Now()); n > 0 {
-		return w.s.conn.Send(&replication.Credit{Bytes: n})
+		return w.send(&replication.Credit{Bytes: n})
 	}
 	return nil
 }
@@ -113,6 +121,7 @@ func (w *worker) handle(ctx context.Context, m replication.Message) error {
 	case *replication.Commit:
 		return w.commit(ctx, m)
 	case *replication.Renewal:
+		w.stuck.end()
 		return w.s.renew(ctx, m)
 	}
 	return fmt.Errorf("no handler for %T", m)
@@ -171,7 +180,7 @@ func (w *worker) disks(m *replication.Disks) error {
 		return err
 	}
 	w.s.status.disks(m.Disks)
-	return w.s.conn.Send(reply)
+	return w.send(reply)
 }
 
 // allNamed refuses an agent that leaves out a disk of the head: its points would
@@ -233,7 +242,7 @@ func (w *worker) digests(ctx context.Context, m *replication.DigestRequest) erro
 		}
 		copy(reply.Digests, digests)
 	}
-	return w.s.conn.Send(reply)
+	return w.send(reply)
 }
 
 func (w *worker) volume(id vault.VolumeID) *vault.Volume {
@@ -351,7 +360,7 @@ func (w *worker) commit(ctx context.Context, m *replication.Commit) error {
 		}
 		w.s.srv.log.Info("recovery point", "server", w.s.server, "point", point.ID, "consistency", point.Consistency, "epoch", point.Epoch)
 	}
-	return w.s.conn.Send(ack)
+	return w.send(ack)
 }
 
 // refuse answers a failed write. Where it may pass, the agent is told to begin
@@ -376,7 +385,7 @@ func (w *worker) refuse(err error) error {
 	w.refusing = true
 	w.s.status.warn(drs.SnapshotsFailure, told.Text, told.NextStep)
 	w.s.refuse(told.Text + ": " + told.NextStep)
-	return w.s.conn.Send(&replication.Refused{Epoch: w.id, RetryAfter: retryAfter, Text: told.Text, NextStep: told.NextStep})
+	return w.send(&replication.Refused{Epoch: w.id, RetryAfter: retryAfter, Text: told.Text, NextStep: told.NextStep})
 }
 
 // retryAfter is the least an agent waits after a refusal; it waits longer when
