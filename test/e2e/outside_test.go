@@ -53,7 +53,8 @@ func busyMachine(t *testing.T) (m *guest.Machine, image, socket string, control 
 }
 
 // A busy machine with nothing of Lifeboat inside is protected through its QEMU. Its
-// agent is killed again and again; then all dies but the server, and the machine that
+// agent is killed and stopped again and again, and the one after it goes on without
+// reading all; then all dies but the server, and the machine that
 // comes back has every order up to its last point.
 func TestAMachineProtectedFromOutside(t *testing.T) {
 	in := install(t)
@@ -73,10 +74,15 @@ func TestAMachineProtectedFromOutside(t *testing.T) {
 			return fmt.Sprint(have), have >= want
 		})
 	}
-	for range 3 {
+	for i := range 4 {
 		more(1)
-		agent.kill() // in a cut, or between two
+		if i%2 == 0 {
+			agent.kill() // in a cut, or between two
+		} else if err := agent.stop(t); err != nil {
+			t.Fatal(err)
+		}
 		agent = protect()
+		agent.waitFor(t, "only what changed is read")
 	}
 	more(2)
 

@@ -13,7 +13,6 @@ import (
 	"lifeboat/internal/drs"
 	"lifeboat/internal/replication"
 	"lifeboat/internal/source/blocktrack"
-	"lifeboat/internal/source/blocktrack/ebpf"
 	"lifeboat/internal/source/blocktrack/qemu"
 	"lifeboat/internal/source/inventory"
 )
@@ -272,11 +271,11 @@ type agent struct {
 	// complete: since the tables were loaded every chunk was read at least once.
 	complete bool
 
-	pinned    *ebpf.Tracker // the tracker, if it outlives this process
-	standing  *standing     // nil: all has to be read
-	adopted   bool          // the standing and the tracker are those of the agent before this one
-	noted     bool          // the pinned tracker has a standing that this one followed
-	unsettled bool          // there were changes since the standing was settled
+	pinned    pinned    // the tracker, if it outlives this process
+	standing  *standing // nil: all has to be read
+	adopted   bool      // the standing and the tracker are those of the agent before this one
+	noted     bool      // the pinned tracker has a standing that this one followed
+	unsettled bool      // there were changes since the standing was settled
 }
 
 // Reconnects begin after about a second and slow down to reconnectMost.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"lifeboat/internal/drs"
@@ -17,6 +18,9 @@ import (
 // disks, and holds what they were at the newest Swap until Release.
 type outside interface {
 	blocktrack.Watcher
+	pinned
+	// Forget makes the next Swap name everything.
+	Forget(why string)
 	Devices() []*qemu.Device
 	// Cut tells of the newest Swap, until Release.
 	Cut() qemu.Cut
@@ -26,11 +30,15 @@ type outside interface {
 	Describe(ctx context.Context) (qemu.Description, error)
 }
 
+// recordFile says, in the state directory, what the bitmaps in QEMU are about. It is of
+// no use after QEMU's end.
+const recordFile = "qemu.json"
+
 // openOutside opens the machine that the agent protects from outside.
 func (a *agent) openOutside(ctx context.Context) error {
 	tracker, err := qemu.Open(ctx, qemu.Options{
 		Address: a.cfg.Machine.Address, Disks: a.cfg.Disks, Scratch: a.cfg.Machine.Scratch, Logger: a.log,
-		Guard: a.cfg.Machine.Guard, Freeze: a.cfg.FreezeBound,
+		Guard: a.cfg.Machine.Guard, Freeze: a.cfg.FreezeBound, Keep: filepath.Join(a.cfg.State, recordFile),
 	})
 	if err != nil {
 		return err
@@ -46,6 +54,8 @@ func (a *agent) openOutside(ctx context.Context) error {
 	}
 	a.outside, a.tracker, a.live, a.disks = tracker, tracker, tracker, set
 	a.rescan(nobodyTracked)
+	a.pinned = tracker
+	a.inherit()
 	return nil
 }
 

@@ -16,6 +16,17 @@ import (
 	"lifeboat/internal/source/blocktrack/ebpf"
 )
 
+// pinned is a tracker that outlives the agent.
+type pinned interface {
+	// Adopted tells whether the tracker of the agent before this one was taken over, and
+	// the note of its last Settle.
+	Adopted() (note []byte, yes bool)
+	// Settle says that all that Swaps have named has been dealt with, as the note says.
+	Settle(note []byte) error
+	// Note replaces the note of the last Settle.
+	Note(note []byte) error
+}
+
 // standing says what the disks need not be read for: but for what is to be read and
 // what the tracker will name, they hold what the vault held at Head, with what
 // Session has committed since. It outlives the agent as the note of a pinned tracker.
@@ -73,7 +84,7 @@ func (s *session) resume(now head) {
 		a.todo = make([]blocktrack.Changes, len(a.disks.all))
 		a.complete, a.noted = true, true
 		s.phase(replication.PhaseBacklog, "", "")
-		a.log.Info("the kernel went on tracking: only what changed is read", "head", now.number)
+		a.log.Info("the tracker of the agent before went on: only what changed is read", "head", now.number)
 	}
 	a.adopted = false
 	a.readLater()
@@ -187,6 +198,9 @@ func (a *agent) leavePins(err error) {
 	var told refusal
 	if a.pinned == nil || !errors.As(err, &told) {
 		return
+	}
+	if a.outside != nil {
+		a.outside.Forget("nobody goes on with it") // so that Close leaves nothing
 	}
 	_ = a.tracker.Close() // nothing is asked of it any more
 	a.removePins()

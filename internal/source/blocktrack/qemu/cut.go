@@ -19,7 +19,6 @@ type cut struct {
 	Cut
 	names  string // prefix of its jobs and nodes
 	socket string // of the NBD server
-	named  bool   // the caller has been told what changed
 
 	broken atomic.Bool // it was given up for want of room
 	stop   context.CancelFunc
@@ -122,7 +121,7 @@ func (t *Tracker) transact(ctx context.Context, c *cut) error {
 		return err
 	}
 	for _, d := range t.disks {
-		d.frozen, d.bitmap = d.bitmap, next
+		d.frozen, d.owed, d.bitmap = d.bitmap, d.bitmap != "", next
 	}
 	return nil
 }
@@ -203,7 +202,7 @@ func (t *Tracker) held(c *cut) error {
 }
 
 // undo takes apart what there is of the cut. What it was to name and has not named is
-// given back to the bitmaps that record, or all is named next time.
+// given back to the bitmaps that record.
 func (t *Tracker) undo() {
 	c := t.cut
 	t.cut = nil
@@ -215,18 +214,9 @@ func (t *Tracker) undo() {
 	ctx := context.Background()
 	err := t.m.take(ctx, c.names)
 	for _, d := range t.disks {
-		if d.frozen == "" {
-			continue
+		if err == nil {
+			err = t.retire(ctx, d)
 		}
-		frozen := d.frozen
-		d.frozen = ""
-		if !c.named {
-			merge := args{"node": d.node, "target": d.bitmap, "bitmaps": []string{frozen}}
-			if err := t.m.do(ctx, "block-dirty-bitmap-merge", merge, nil); err != nil {
-				d.doubt("the record of a cut that failed could not be kept: " + err.Error())
-			}
-		}
-		err = errors.Join(err, t.m.do(ctx, "block-dirty-bitmap-remove", args{"node": d.node, "name": frozen}, nil))
 	}
 	if err != nil {
 		t.log.Warn("a cut was not taken apart in QEMU", "err", err)

@@ -13,7 +13,8 @@
 // and die with it. They are not made persistent: a raw image cannot hold them, a qcow2
 // image gets them only when QEMU ends in good order, and neither knows what was done
 // to the image while no QEMU ran. A bitmap that is not found as it was left makes
-// the next Swap name all of its disk.
+// the next Swap name all of its disk. With Options.Keep they outlive the tracker's
+// process, however that ends, and the next one goes on from its last Settle.
 //
 // A copy set aside is at most as large as what the guest writes until Release. Where
 // the folder for it has little room the cut is refused or given up, and not the guest's

@@ -37,7 +37,7 @@ func (t *Tracker) openGuard() error {
 		return err
 	}
 	t.guard = guard
-	_, err = guard.tell(order{Op: opWatch, At: t.opts.Address, ID: t.id})
+	_, err = guard.tell(order{Op: opWatch, At: t.opts.Address, ID: t.id, Keep: t.opts.Keep != ""})
 	if err == nil {
 		err = t.lend()
 	}

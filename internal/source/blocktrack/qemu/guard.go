@@ -32,6 +32,7 @@ type order struct {
 	Op    string
 	At    Address       // of watch
 	ID    string        // of watch and hold: begins the names of all that the owner makes in QEMU, or of a cut
+	Keep  bool          // of watch: the owner's bitmaps are left to its successor
 	Dir   string        // of hold: where the copies are
 	Bound time.Duration // of freeze
 }

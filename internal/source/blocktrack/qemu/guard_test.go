@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	case "guard":
 		err = qemu.Watch(os.Stdin, os.Stdout)
 	case "follower":
-		err = obey(qemu.Address{Socket: os.Args[1], Domain: os.Args[2], Libvirt: os.Args[3]}, os.Args[4], os.Args[5:]...)
+		err = obey(qemu.Address{Socket: os.Args[1], Domain: os.Args[2], Libvirt: os.Args[3]}, os.Args[4], os.Args[5], os.Args[6:]...)
 	case "owner":
 		err = hold(os.Args[1], os.Args[2:]...)
 	default:

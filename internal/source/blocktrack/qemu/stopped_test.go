@@ -19,8 +19,8 @@ import (
 
 // obey makes and releases cuts, at the scratch folder given, as it is told on its
 // standard input, and answers each order with a line.
-func obey(address qemu.Address, scratch string, guard ...string) error {
-	tracker, err := qemu.Open(context.Background(), qemu.Options{Address: address, Guard: guard, Scratch: scratch, Grain: 4096})
+func obey(address qemu.Address, scratch, keep string, guard ...string) error {
+	tracker, err := qemu.Open(context.Background(), qemu.Options{Address: address, Guard: guard, Scratch: scratch, Keep: keep, Grain: 4096})
 	if err != nil {
 		return err
 	}
@@ -37,6 +37,8 @@ func obey(address qemu.Address, scratch string, guard ...string) error {
 			fmt.Println("all", changes[0].All, "bytes", changes[0].Bytes())
 		case "release":
 			fmt.Println("released:", tracker.Release())
+		case "settle":
+			fmt.Println("settled", tracker.Settle([]byte("note")))
 		}
 	}
 	return nil
@@ -46,13 +48,18 @@ func obey(address qemu.Address, scratch string, guard ...string) error {
 type follower struct {
 	t       *testing.T
 	cmd     *exec.Cmd
-	orders  io.Writer
+	orders  io.WriteCloser
 	answers *bufio.Reader
 }
 
 func follow(t *testing.T, address qemu.Address, scratch string) *follower {
 	t.Helper()
-	args := command(t, "follower", append([]string{address.Socket, address.Domain, address.Libvirt, scratch}, command(t, "guard")...)...)
+	return followKept(t, address, scratch, "", command(t, "guard")...)
+}
+
+func followKept(t *testing.T, address qemu.Address, scratch, keep string, guard ...string) *follower {
+	t.Helper()
+	args := command(t, "follower", append([]string{address.Socket, address.Domain, address.Libvirt, scratch, keep}, guard...)...)
 	f := &follower{t: t, cmd: exec.Command(args[0], args[1:]...)} //nolint:noctx // it lives until it is killed
 	f.cmd.Stderr = os.Stderr
 	orders, err := f.cmd.StdinPipe()
@@ -86,6 +93,21 @@ func (f *follower) does(order, want string) {
 		f.t.Fatal(err)
 	}
 	f.answer(want)
+}
+
+// close lets it end in good order.
+func (f *follower) close() {
+	f.t.Helper()
+	_ = f.orders.Close() // a pipe
+	if err := f.cmd.Wait(); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *follower) kill() {
+	f.t.Helper()
+	f.signal(unix.SIGKILL)
+	_ = f.cmd.Wait() // it was killed
 }
 
 func (f *follower) signal(s unix.Signal) {

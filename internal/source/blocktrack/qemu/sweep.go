@@ -61,7 +61,7 @@ func (m *machine) stopServer(ctx context.Context, prefix string) error {
 
 // sweep removes all that trackers made with names of the given prefix, but for the
 // bitmaps to be kept.
-func (m *machine) sweep(ctx context.Context, prefix string, keep map[string]bool) error {
+func (m *machine) sweep(ctx context.Context, prefix string, keep func(bitmap string) bool) error {
 	if err := m.take(ctx, prefix); err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (m *machine) sweep(ctx context.Context, prefix string, keep map[string]bool
 			continue
 		}
 		for _, b := range d.Inserted.Bitmaps {
-			if !strings.HasPrefix(b.Name, prefix) || keep[b.Name] {
+			if !strings.HasPrefix(b.Name, prefix) || keep(b.Name) {
 				continue
 			}
 			if err := m.do(ctx, "block-dirty-bitmap-remove", args{"node": d.Inserted.Node, "name": b.Name}, nil); err != nil {

@@ -36,6 +36,10 @@ type Options struct {
 	// Guard is the command of a process that puts right what this one leaves behind when
 	// it dies (it calls Watch); empty: nobody does before the next tracker is opened.
 	Guard []string
+	// Keep is a file, by which the record of writes outlives the tracker for as long as
+	// QEMU runs: the next one that is given it goes on from the last Settle. Only one
+	// tracker at a time may have it. Empty: nothing is left behind.
+	Keep string
 	// Freeze is the longest that the guest's filesystems are frozen, for the moment of a
 	// Swap, where it has an agent that can be asked. It needs a Guard.
 	Freeze time.Duration
@@ -57,6 +61,8 @@ type Tracker struct {
 	guard   *Guard // nil: none
 	scratch string // of this connection
 	freezer freezer
+	kept    *keeping // what the file says; nil: there is none that may be used
+	open    bool     // Open has ended: only what is known to it is its own
 }
 
 // disk is one tracked disk.
@@ -65,6 +71,8 @@ type disk struct {
 	node   string // that its bitmap is on
 	bitmap string // that records; empty: none
 	frozen string // that the newest cut took out of use; empty: none
+	owed   bool   // what frozen has was not named
+	past   string // has what was named since the last Settle; empty: nothing was, or it is not kept
 	why    string // not empty: the next Swap names all of it
 }
 
@@ -91,6 +99,9 @@ func Open(ctx context.Context, opts Options) (*Tracker, error) {
 	}
 	err := t.choose(ctx)
 	if err == nil {
+		err = t.settleIn(ctx)
+	}
+	if err == nil {
 		err = t.openGuard()
 	}
 	if err != nil {
@@ -98,6 +109,18 @@ func Open(ctx context.Context, opts Options) (*Tracker, error) {
 		return nil, fmt.Errorf("qemu tracker: %w", err)
 	}
 	return t, nil
+}
+
+// settleIn takes over the bitmaps of the tracker before this one, or removes them.
+func (t *Tracker) settleIn(ctx context.Context) error {
+	if k := t.readKept(); k != nil {
+		t.adopt(ctx, k)
+	}
+	t.open = true
+	if err := t.m.sweep(ctx, prefix, t.mine); err != nil {
+		return fmt.Errorf("remove what an earlier one left: %w", err)
+	}
+	return nil
 }
 
 // choose fills in the disks.
@@ -198,7 +221,7 @@ func (t *Tracker) connect(ctx context.Context) error {
 	if err != nil {
 		return &blocktrack.GoneError{Err: fmt.Errorf("%s: %w", t.opts.Address, err)}
 	}
-	if err := m.sweep(ctx, prefix, t.kept()); err != nil {
+	if err := m.sweep(ctx, prefix, t.mine); err != nil {
 		m.close()
 		return fmt.Errorf("qemu tracker: remove what an earlier one left: %w", err)
 	}
@@ -213,25 +236,19 @@ func (t *Tracker) connect(ctx context.Context) error {
 	return nil
 }
 
-// kept are the bitmaps that must outlive a break of the connection.
-func (t *Tracker) kept() map[string]bool {
-	kept := map[string]bool{}
-	for _, d := range t.disks {
-		kept[d.bitmap] = true
-	}
-	return kept
+// mine tells which bitmaps must outlive a break of the connection.
+func (t *Tracker) mine(bitmap string) bool {
+	return !t.open || slices.ContainsFunc(t.disks, func(d *disk) bool {
+		return bitmap == d.bitmap || bitmap == d.frozen || bitmap == d.past
+	})
 }
 
-// drop forgets a cut that went with its connection. What it was to name is lost
-// unless it had been named, so all is.
+// drop forgets a cut that went with its connection. What it was to name and has not
+// the next one does.
 func (t *Tracker) drop() {
-	for i, d := range t.disks {
-		if d.frozen != "" {
-			d.frozen = ""
-			d.doubt("the connection to QEMU broke during a cut")
-		}
-		size, _ := t.devices[i].Size()
-		t.devices[i].set(size, nil)
+	for _, dev := range t.devices {
+		size, _ := dev.Size()
+		dev.set(size, nil)
 	}
 	if t.cut != nil {
 		t.cut.stopWatch()
@@ -272,6 +289,12 @@ func (t *Tracker) look(ctx context.Context) error {
 		}
 		d.node = found.Inserted.Node
 		t.devices[i].set(found.Inserted.Image.Size, nil)
+		if d.bitmap == "" {
+			d.frozen, d.owed, d.past = "", false, ""
+		}
+		if err := t.retire(ctx, d); err != nil && t.m.Err() != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -325,6 +348,7 @@ func (t *Tracker) swap(ctx context.Context) ([]blocktrack.Changes, error) {
 	changes := make([]blocktrack.Changes, len(t.disks))
 	for i, d := range t.disks {
 		if d.why != "" {
+			t.unkeep()
 			changes[i] = blocktrack.Changes{All: true, Why: d.why}
 			continue
 		}
@@ -337,9 +361,8 @@ func (t *Tracker) swap(ctx context.Context) ([]blocktrack.Changes, error) {
 	}
 	// From here on the caller knows.
 	for _, d := range t.disks {
-		d.why = ""
+		d.why, d.owed = "", false
 	}
-	t.cut.named = true
 	return changes, nil
 }
 
@@ -370,14 +393,16 @@ func (t *Tracker) Quiet() (bool, error) {
 	return true, nil
 }
 
-// Forget makes the next Swap name everything.
+// Forget makes the next Swap name everything, or the first one of a successor.
 func (t *Tracker) Forget(why string) {
+	t.unkeep()
 	for _, d := range t.disks {
 		d.doubt(why)
 	}
 }
 
-// Close ends the cut that is held and removes the bitmaps.
+// Close ends the cut that is held and removes the bitmaps, but for those that are kept
+// for a successor.
 func (t *Tracker) Close() error {
 	err := t.leave()
 	if t.guard != nil {
@@ -399,11 +424,17 @@ func (t *Tracker) leave() error {
 	if t.m.Err() != nil {
 		return nil // the next tracker, or the end of QEMU, removes them
 	}
-	if err := t.m.sweep(context.Background(), prefix, nil); err != nil {
+	keep := t.mine
+	if t.kept == nil {
+		keep = nobodys
+	}
+	if err := t.m.sweep(context.Background(), prefix, keep); err != nil {
 		return fmt.Errorf("qemu tracker: %w", err)
 	}
 	return nil
 }
+
+func nobodys(string) bool { return false }
 
 func (t *Tracker) scratchFolder(ctx context.Context, m *machine) (string, error) {
 	if t.opts.Scratch == "" {

@@ -197,7 +197,12 @@ func (w *watch) takeOver() error {
 		return nil // QEMU is gone, or has the owner's successor, who does it
 	}
 	defer m.close()
-	if err := m.sweep(ctx, w.machine.ID, nil); err != nil {
+	if w.machine.Keep {
+		err = m.take(ctx, w.machine.ID)
+	} else {
+		err = m.sweep(ctx, w.machine.ID, nobodys)
+	}
+	if err != nil {
 		return fmt.Errorf("guard: remove what the agent left in QEMU: %w", err)
 	}
 	return nil
