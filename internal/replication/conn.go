@@ -19,9 +19,10 @@ var ErrSilent = errors.New("the peer fell silent")
 // for concurrent use; one goroutine at a time may receive. After an error from
 // either direction the Conn is of no more use.
 type Conn struct {
-	net  net.Conn
+	net net.Conn
+	// line is net with the deadlines of an idle peer.
+	line *patient
 	r    *bufio.Reader
-	idle time.Duration
 
 	ended atomic.Bool // End reads the rest
 
@@ -36,12 +37,8 @@ const writeBuffer = 128 << 10
 
 // NewConn wraps an established connection.
 func NewConn(c net.Conn) *Conn {
-	return &Conn{
-		net:  c,
-		r:    bufio.NewReaderSize(c, 64<<10),
-		idle: IdleTimeout,
-		w:    bufio.NewWriterSize(c, writeBuffer),
-	}
+	line := &patient{Conn: c, idle: IdleTimeout}
+	return &Conn{net: c, line: line, r: bufio.NewReaderSize(line, 64<<10), w: bufio.NewWriterSize(line, writeBuffer)}
 }
 
 // Remote is the peer's network address.
@@ -63,8 +60,8 @@ func (c *Conn) write(m Message, flush bool) error {
 	if c.failed != nil {
 		return c.failed
 	}
-	err := c.net.SetWriteDeadline(time.Now().Add(c.idle))
-	if err == nil && m != nil {
+	var err error
+	if m != nil {
 		err = writeFrame(c.w, m, &c.scratch)
 	}
 	if err == nil && flush {
@@ -79,11 +76,7 @@ func (c *Conn) write(m Message, flush bool) error {
 // Receive returns the next message. An Error message of the peer is returned as
 // an error (*Error), a Bye as io.EOF.
 func (c *Conn) Receive() (Message, error) {
-	if err := c.net.SetReadDeadline(time.Now().Add(c.idle)); err != nil {
-		return nil, fmt.Errorf("receive from %s: %w", c.Remote(), err)
-	}
-	if c.ended.Load() { // looked at after the deadline was moved, which End must have for itself
-		_ = c.net.SetReadDeadline(time.Now().Add(time.Second)) // fails on a closed connection only
+	if c.ended.Load() {
 		return nil, net.ErrClosed
 	}
 	m, err := readFrame(c.r)
@@ -115,6 +108,7 @@ func (c *Conn) Refuse(e *Error) { c.End(e) }
 // End sends a last message, as far as that goes without waiting long, and closes
 // the connection.
 func (c *Conn) End(last Message) {
+	c.line.ending.Store(true)
 	// A deadline cannot be set on a closed connection only, where nothing waits.
 	_ = c.net.SetWriteDeadline(time.Now().Add(time.Second)) // unblocks a writer, too
 	c.mu.Lock()

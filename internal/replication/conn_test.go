@@ -49,6 +49,48 @@ func TestBlockedPeerIsNoticed(t *testing.T) {
 	})
 }
 
+// A line that carries 16 KiB in 20 seconds carries messages all the same.
+func TestSlowLineIsNotSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, far := net.Pipe()
+		near, b := net.Pipe()
+		carried := make(chan struct{})
+		go func() {
+			defer close(carried)
+			for piece := make([]byte, 16<<10); ; time.Sleep(20 * time.Second) {
+				n, err := far.Read(piece)
+				if err == nil {
+					_, err = near.Write(piece[:n])
+				}
+				if err != nil {
+					return
+				}
+			}
+		}()
+		sender, receiver := NewConn(a), NewConn(b)
+		sent := make(chan error, 1)
+		go func() {
+			sent <- sender.Send(&Data{Volume: 1, RawLen: 65536, Extents: []Extent{{Count: 16}}, Payload: make([]byte, MaxData)})
+		}()
+		begun := time.Now()
+		m, err := receiver.Receive()
+		if data, ok := m.(*Data); !ok || len(data.Payload) != MaxData {
+			t.Errorf("received %T, %v after %s", m, err, time.Since(begun))
+		}
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begun); took < 2*IdleTimeout {
+			t.Errorf("it took %s: this test proves nothing", took)
+		}
+		a.Close()
+		near.Close()
+		far.Close()
+		b.Close()
+		<-carried
+	})
+}
+
 func TestVersionsAreSettled(t *testing.T) {
 	for _, test := range []struct {
 		name     string

@@ -41,8 +41,8 @@ const (
 	// HeartbeatEvery is the pause after which an end that has nothing to say
 	// sends a Heartbeat.
 	HeartbeatEvery = 8 * time.Second
-	// IdleTimeout is the silence, and the longest blocked write, after which the
-	// peer counts as gone.
+	// IdleTimeout is how long nothing at all may get through, either way, until the
+	// peer counts as gone. A message may take longer.
 	IdleTimeout = 25 * time.Second
 	// DialTimeout bounds finding and reaching the peer, and then the handshake of TLS.
 	DialTimeout = 15 * time.Second
