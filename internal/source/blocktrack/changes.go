@@ -24,6 +24,18 @@ func (c Changes) Bytes() int64 {
 	return sum
 }
 
+// Pieces is how many reads of a megabyte would meet all ranges.
+func (c Changes) Pieces() int {
+	n, next := 0, int64(0)
+	for _, r := range c.Ranges {
+		first, last := max(r.Offset/readSize, next), (r.Offset+r.Length-1)/readSize
+		if last >= first {
+			n, next = n+int(last-first)+1, last+1
+		}
+	}
+	return n
+}
+
 // Union is what has changed by one account or the other.
 func Union(a, b Changes) Changes {
 	switch {

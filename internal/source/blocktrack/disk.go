@@ -35,7 +35,8 @@ type Disk struct {
 	block bool
 	// direct: reads go around the page cache. The cache of a block device is not
 	// what its filesystem wrote; the disk is.
-	direct bool
+	direct  bool
+	batches batches
 }
 
 // Open opens a disk for reading. The path is made absolute and becomes the
@@ -109,7 +110,10 @@ func (d *Disk) Block() bool { return d.block }
 func (d *Disk) Cached() bool { return d.block && !d.direct }
 
 // Close ends reading.
-func (d *Disk) Close() error { return d.file.Close() }
+func (d *Disk) Close() error {
+	d.batches.close()
+	return d.file.Close()
+}
 
 // Size asks the device, or the file that has the disk's name now.
 func (d *Disk) Size() (int64, error) {
@@ -152,10 +156,15 @@ func (d *Disk) ioctl(request uintptr, arg unsafe.Pointer) error {
 
 func (d *Disk) ReadAt(p []byte, off int64) (int, error) {
 	n, err := d.file.ReadAt(p, off)
+	return n, d.explain(err)
+}
+
+// explain tells of a vanished disk.
+func (d *Disk) explain(err error) error {
 	if errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ENODEV) {
-		err = &GoneError{d.path, err}
+		return &GoneError{d.path, err}
 	}
-	return n, err
+	return err
 }
 
 // Data uses the holes of sparse files; a block device is all data.

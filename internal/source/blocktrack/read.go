@@ -203,14 +203,22 @@ const nearBy = 4 * blockSize
 
 // readBlocks reads blocks to their places in buf, those nearby at once.
 func readBlocks(dev Device, table *Table, p piece, blocks []Blocks, buf []byte) error {
-	var run Range // within the piece
+	var reads [batchMost]batchRead
+	waiting := 0
 	flush := func() error {
+		defer func() { waiting = 0 }()
+		return readRuns(dev, table, reads[:waiting])
+	}
+	var run Range // within the piece
+	add := func() error {
 		if run.Length == 0 {
 			return nil
 		}
-		err := readRun(dev, table, Range{p.Offset + run.Offset, run.Length}, buf[run.Offset:][:run.Length])
-		run = Range{}
-		return err
+		reads[waiting] = batchRead{buf: buf[run.Offset:][:run.Length], off: p.Offset + run.Offset}
+		if waiting++; waiting == len(reads) {
+			return flush()
+		}
+		return nil
 	}
 	for k, b := range blocks {
 		var err error
@@ -220,34 +228,52 @@ func readBlocks(dev Device, table *Table, p piece, blocks []Blocks, buf []byte) 
 				run.Length = r.Offset + r.Length - run.Offset
 				return true
 			}
-			if err = flush(); err == nil {
-				run = r
-			}
+			err = add()
+			run = r
 			return err == nil
 		})
 		if err != nil {
 			return err
 		}
 	}
+	if err := add(); err != nil {
+		return err
+	}
 	return flush()
 }
 
-// readRun reads whole blocks; what lies past the disk's end is zeros.
-func readRun(dev Device, table *Table, r Range, buf []byte) error {
-	want := min(r.Length, table.Size()-r.Offset)
-	n, err := dev.ReadAt(buf, r.Offset)
-	if int64(n) < want {
+// readRuns reads runs of whole blocks; what lies past the disk's end is zeros.
+func readRuns(dev Device, table *Table, runs []batchRead) error {
+	if many, ok := dev.(batcher); ok && len(runs) > 1 {
+		many.readBatch(runs)
+	} else {
+		for i := range runs {
+			r := &runs[i]
+			r.n, r.err = dev.ReadAt(r.buf, r.off)
+		}
+	}
+	for i := range runs {
+		if err := checkRun(dev, table, &runs[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkRun(dev Device, table *Table, r *batchRead) error {
+	want := min(int64(len(r.buf)), table.Size()-r.off)
+	if int64(r.n) < want {
 		// Too little: the disk shrank, vanished, or has a bad spot.
 		if sizeErr := checkSize(dev, table); sizeErr != nil {
 			return sizeErr
 		}
 		var gone *GoneError
-		if errors.As(err, &gone) {
-			return err
+		if errors.As(r.err, &gone) {
+			return r.err
 		}
-		return &ReadError{dev.Name(), r.Offset, err}
+		return &ReadError{dev.Name(), r.off, r.err}
 	}
-	clear(buf[want:]) // the last block of an odd-sized image
+	clear(r.buf[want:]) // the last block of an odd-sized image
 	return nil
 }
 
