@@ -38,7 +38,7 @@ const writeBuffer = 128 << 10
 // NewConn wraps an established connection.
 func NewConn(c net.Conn) *Conn {
 	line := &patient{Conn: c, idle: IdleTimeout}
-	return &Conn{net: c, line: line, r: bufio.NewReaderSize(line, 64<<10), w: bufio.NewWriterSize(line, writeBuffer)}
+	return &Conn{net: c, line: line, r: bufio.NewReaderSize(line, 4<<10), w: bufio.NewWriterSize(line, writeBuffer)}
 }
 
 // Remote is the peer's network address.

@@ -105,3 +105,35 @@ func TestPieces(t *testing.T) {
 		}
 	}
 }
+
+// TestReadCountsBatches: who counts what is read of a disk does not take its batches.
+func TestReadCountsBatches(t *testing.T) {
+	const size, ranges = 4 << 20, 20
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, bytes.Repeat([]byte{7}, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	var changes Changes
+	for i := range int64(ranges) {
+		changes.Ranges = append(changes.Ranges, Range{i * 16 * blockSize, blockSize})
+	}
+	var read, done atomic.Int64
+	reading := Reading{Device: d, Table: NewTable(size), Changes: changes, Done: &done, Read: &read, Emit: func(Chunk) error { return nil }}
+	for chunk := range reading.Table.Chunks() {
+		_ = chunk
+	}
+	if err := ReadAll(t.Context(), []Reading{reading}, 1); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.batches.free) == 0 {
+		t.Error("blocks were read one by one")
+	}
+	if got := read.Load(); got != ranges*blockSize {
+		t.Errorf("%d bytes read, counted as %d", ranges*blockSize, got)
+	}
+}

@@ -62,7 +62,7 @@ func ReadAll(ctx context.Context, readings []Reading, workers int) error {
 			p.ranges = []Range{{0, r.Table.Size()}}
 		}
 		if r.Read != nil {
-			r.Device = counted{r.Device, r.Read}
+			r.Device = count(r.Device, r.Read)
 		}
 		turns.left = append(turns.left, turn{p, r})
 	}
@@ -98,6 +98,28 @@ func ReadAll(ctx context.Context, readings []Reading, workers int) error {
 type counted struct {
 	Device
 	read *atomic.Int64
+}
+
+// countedBatches is counted for a device that reads several places at once.
+type countedBatches struct {
+	counted
+	many batcher
+}
+
+// count returns a device that can do what the given one can.
+func count(dev Device, read *atomic.Int64) Device {
+	one := counted{dev, read}
+	if many, ok := dev.(batcher); ok {
+		return countedBatches{one, many}
+	}
+	return one
+}
+
+func (c countedBatches) readBatch(reads []batchRead) {
+	c.many.readBatch(reads)
+	for i := range reads {
+		c.read.Add(int64(reads[i].n))
+	}
 }
 
 func (c counted) ReadAt(p []byte, off int64) (int, error) {
