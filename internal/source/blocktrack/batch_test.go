@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -123,10 +124,12 @@ func TestReadCountsBatches(t *testing.T) {
 		changes.Ranges = append(changes.Ranges, Range{i * 16 * blockSize, blockSize})
 	}
 	var read, done atomic.Int64
-	reading := Reading{Device: d, Table: NewTable(size), Changes: changes, Done: &done, Read: &read, Emit: func(Chunk) error { return nil }}
-	for chunk := range reading.Table.Chunks() {
-		_ = chunk
+	table := NewTable(size, sum)
+	keep := func(c Chunk) error { table.Keep(c); return nil }
+	if err := Read(t.Context(), d, table, Changes{All: true}, 1, &done, keep); err != nil {
+		t.Fatal(err)
 	}
+	reading := Reading{Device: d, Table: table, Changes: changes, Done: &done, Read: &read, Emit: keep}
 	if err := ReadAll(t.Context(), []Reading{reading}, 1); err != nil {
 		t.Fatal(err)
 	}
