@@ -2,11 +2,15 @@ package ingest_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"lifeboat/internal/drs"
+	"lifeboat/internal/ingest"
 	"lifeboat/internal/source/agent"
 	"lifeboat/internal/source/blocktrack/tracktest"
 )
@@ -147,5 +151,85 @@ func TestAMachineUnderLibvirt(t *testing.T) {
 	r.catalog.await(t, "return", continuous)
 	l.Write(1, 6, 4<<20, 8192)
 	wantDisks(t, r, r.takePoint(server), l.Images)
+	a.stop(t)
+}
+
+// Disks that are plugged into a machine are taken up, or told of, as it is configured;
+// one that is pulled out ends the points and not the replication of the others; what is
+// new or back alone is read. All this holds over a restart of the agent.
+func TestDisksOfAMachineComeAndGo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	m := tracktest.NewMachine(t, 1, machineDisk)
+	m.Write(0, 3, 1<<20, 8192)
+	cfg := r.outside(t, m)
+	cfg.Metrics = agent.NewMetrics()
+	rescans := func(start, disk float64) {
+		t.Helper()
+		if m := gather(t, cfg.Metrics); m["rescans_total start"] != start || m["rescans_total disk"] != disk || m["rescans_total vault"] != 0 {
+			t.Errorf("disks were read as a whole: %v at a start, %v that came; want %v, %v", m["rescans_total start"], m["rescans_total disk"], start, disk)
+		}
+	}
+	a := runAgent(cfg)
+	r.await(t, 1, drs.RecoveryPoint.Bootable)
+	server := r.only()
+	disks := []string{m.Images[0], m.Image("second.img", 8<<20), m.Image("third.img", 6<<20)}
+	has := func(n int) func() bool { return func() bool { return len(r.volumes(t, r.newest())) == n } }
+	rescans(1, 0)
+
+	m.Plug(1, disks[1])
+	m.Write(1, 4, 2<<20, 8192)
+	r.catalog.await(t, "a point of two disks", has(2))
+	m.Write(1, 5, 3<<20, 8192)
+	wantDisks(t, r, r.takePoint(server), disks[:2])
+	if p := r.catalog.props[server]; len(p.Disks) != 2 || p.Disks[1] != (drs.Disk{Device: "disk1", Bytes: 8 << 20, Bus: drs.BusSCSI}) {
+		t.Errorf("the disks are told as %+v", p.Disks)
+	}
+
+	settings := func(s ingest.Settings) {
+		r.catalog.change(func() { r.catalog.settings = s })
+		r.server.Reconfigure(server, s)
+	}
+	settings(ingest.Settings{HoldNewDisks: true})
+	m.Plug(2, disks[2])
+	held := func() bool {
+		held := r.catalog.props[server].Unreplicated
+		return len(held) == 1 && held[0].Device == "disk2" && held[0].Bytes == 6<<20
+	}
+	r.catalog.await(t, "a disk that is told and not replicated", held)
+	rescans(1, 1)
+	a.stop(t)
+	r.catalog.change(func() { r.catalog.props[server] = drs.SourceProperties{} })
+	a = runAgent(cfg)
+	r.catalog.await(t, "a disk that is still told and not replicated", held)
+	if p := r.takePoint(server); len(r.volumes(t, p)) != 2 {
+		t.Errorf("a held disk is replicated: %+v", r.volumes(t, p))
+	}
+	settings(ingest.Settings{})
+	r.catalog.await(t, "a point of three disks", has(3))
+	wantDisks(t, r, r.takePoint(server), disks)
+	rescans(1, 2)
+
+	m.Unplug(1)
+	r.stalled(t, server, "disk1")
+	points := len(r.catalog.points[server])
+	m.Write(0, 'w', 5<<20, 4096)
+	r.catalog.await(t, "the write in the vault", func() bool { return strings.Contains(r.headOf(t, server, 0), strings.Repeat("w", 4096)) })
+	if _, err := r.server.TakePoint(t.Context(), server); !errors.Is(err, ingest.ErrNoPoint) {
+		t.Errorf("a point without a disk: %v", err)
+	}
+	a.stop(t) // and it is not forgotten
+	a = runAgent(cfg)
+	r.catalog.await(t, "a second stall", func() bool {
+		return strings.Count(fmt.Sprint(r.catalog.states[server]), string(drs.ReplicationStalled)) == 2
+	})
+	if now := len(r.catalog.points[server]); now != points {
+		t.Errorf("%d points without a disk", now-points)
+	}
+	write(t, disks[1], []byte("while away"), 3<<20)
+	m.Plug(1, disks[1])
+	r.continuous(t, server)
+	m.Write(2, 6, 1<<20, 4096)
+	wantDisks(t, r, r.takePoint(server), disks)
 	a.stop(t)
 }

@@ -301,7 +301,7 @@ func (a *agent) replicate(ctx context.Context) error {
 			return nil //nolint:nilerr // told to stop, it has no more to say
 		}
 		if errors.Is(err, errDisksChanged) {
-			if err := a.rearrange(); err == nil {
+			if err := a.rearrange(ctx); err == nil {
 				pause = reconnectFirst
 				continue
 			} else { //nolint:revive // the error is this block's

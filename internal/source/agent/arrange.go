@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,6 +21,9 @@ func (a *agent) look() (choices []choice, all bool, err error) {
 	m, err := loadMemory(a.cfg.State)
 	if err != nil {
 		return nil, false, err
+	}
+	if m.Outside {
+		return nil, false, errOutside
 	}
 	now := machineDisks{identities: inventory.Collector{}.DiskClaims}
 	if !onlyFiles(a.cfg.Disks, m) {
@@ -120,7 +124,10 @@ func (a *agent) closeOthers(set *diskSet) {
 }
 
 // rearrange goes on with the disks as they are now, between sessions.
-func (a *agent) rearrange() error {
+func (a *agent) rearrange(ctx context.Context) error {
+	if a.outside != nil {
+		return a.rearrangeOutside(ctx)
+	}
 	fresh := a.fresh
 	a.fresh = nil
 	if err := a.arrange(fresh...); err != nil {
@@ -136,15 +143,18 @@ func (a *agent) rearrange() error {
 
 // remember keeps which disks are replicated for the next start.
 func (a *agent) remember() error {
-	if a.outside != nil {
-		return nil // whoever runs the machine knows
+	if a.outside != nil && !a.whole {
+		return nil // the user names them at each start
 	}
 	was, err := loadMemory(a.cfg.State)
 	if err != nil {
 		return err
 	}
-	m := memory{Version: memoryVersion, All: a.whole}
-	identities := inventory.DiskIdentities(a.disks.names())
+	m := memory{Version: memoryVersion, All: a.whole, Outside: a.outside != nil}
+	identities := make([]string, len(a.disks.all))
+	if a.outside == nil {
+		identities = inventory.DiskIdentities(a.disks.names())
+	}
 	for i, d := range a.disks.all {
 		if d.lost() == nil && identities[i] != "" {
 			d.identity = identities[i]

@@ -56,7 +56,7 @@ func (s *session) replicate(ctx context.Context) error {
 	c := &cutter{
 		s: s, packer: packer, ship: &shipper{s: s},
 		bulk:     !s.a.complete,
-		unsealed: !s.welcome.Sealed,
+		unsealed: !s.welcome.Sealed || s.owes,
 	}
 	if gone := s.a.disks.absent(); gone != nil {
 		c.tellGone(gone)
@@ -83,7 +83,7 @@ func (s *session) replicate(ctx context.Context) error {
 func (c *cutter) turn(ctx context.Context) error {
 	c.lastStart, c.lastTook = time.Now(), 0
 	start := c.lastStart
-	if err := c.watchDisks(); err != nil {
+	if err := c.watchDisks(ctx); err != nil {
 		return err
 	}
 	rest, err := c.s.a.atRest()
@@ -278,6 +278,8 @@ func (c *cutter) recover(ctx context.Context, err error) error {
 	case errors.Is(err, blocktrack.ErrGrown):
 		c.retry = 0
 		return c.grow(ctx)
+	case c.s.a.goneOutside(err):
+		return c.goOnWithout(ctx, err)
 	case errors.As(err, &gone) && c.s.a.outside != nil:
 		return c.stall(ctx, err, "start the machine, and give it its disks back; replication then goes on by itself")
 	case errors.As(err, &gone) && c.s.a.disks.loseGone(err):

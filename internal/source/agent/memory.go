@@ -19,8 +19,10 @@ import (
 type memory struct {
 	Version int `json:"version"`
 	// All: the disks of a whole machine, new ones as well.
-	All   bool         `json:"all"`
-	Disks []memoryDisk `json:"disks"` // the boot disk first
+	All bool `json:"all"`
+	// Outside: the disks are of a machine that the agent does not run on.
+	Outside bool         `json:"outside,omitempty"`
+	Disks   []memoryDisk `json:"disks"` // the boot disk first
 }
 
 // memoryDisk is a disk that is replicated.
@@ -34,6 +36,12 @@ type memoryDisk struct {
 const (
 	memoryFile    = "disks.json"
 	memoryVersion = 1
+)
+
+// What is remembered is of another kind of machine than is named now.
+var (
+	errOutside = errors.New("the state directory belongs to a machine that is protected from outside: name that one with --domain or --qmp, or another --state")
+	errInside  = errors.New("the state directory belongs to disks of the machine that the agent runs on: name another --state for a machine under QEMU")
 )
 
 // loadMemory reads what is remembered; nothing where there is no file yet.
@@ -53,7 +61,7 @@ func loadMemory(dir string) (m memory, err error) {
 	}
 	ok := m.Version == memoryVersion && len(m.Disks) > 0 && len(m.Disks) <= replication.MaxDisks
 	for _, d := range m.Disks {
-		ok = ok && filepath.IsAbs(d.Name) && d.Bytes > 0 && (d.Arg != "") != m.All
+		ok = ok && (filepath.IsAbs(d.Name) || m.Outside && d.Name != "") && d.Bytes > 0 && (d.Arg != "") != m.All
 	}
 	if !ok {
 		return m, damaged(dir, fmt.Errorf("%s: what it says of the disks cannot be", memoryFile))
@@ -63,7 +71,7 @@ func loadMemory(dir string) (m memory, err error) {
 
 // save makes the memory durable, if it is another one than was.
 func (m memory) save(dir string, was memory) error {
-	if m.All == was.All && slices.Equal(m.Disks, was.Disks) {
+	if m.All == was.All && m.Outside == was.Outside && slices.Equal(m.Disks, was.Disks) {
 		return nil
 	}
 	raw, err := json.MarshalIndent(m, "", "  ")

@@ -22,6 +22,14 @@ type outside interface {
 	// Forget makes the next Swap name everything.
 	Forget(why string)
 	Devices() []*qemu.Device
+	// Left tells whether the disk with that place is gone on without.
+	Left(i int) bool
+	// Attached lists the disks that the machine has now.
+	Attached(ctx context.Context) ([]qemu.Attached, error)
+	// Follow takes up a disk that is new, and comes last, or that was left.
+	Follow(disk qemu.Attached) *qemu.Device
+	// Leave goes on without a disk.
+	Leave(name string)
 	// Cut tells of the newest Swap, until Release.
 	Cut() qemu.Cut
 	// Release ends the holding. nil: all that was read was of one moment. Else it was
@@ -36,23 +44,32 @@ const recordFile = "qemu.json"
 
 // openOutside opens the machine that the agent protects from outside.
 func (a *agent) openOutside(ctx context.Context) error {
+	named, m, err := a.outsideDisks()
+	if err != nil {
+		return err
+	}
 	tracker, err := qemu.Open(ctx, qemu.Options{
-		Address: a.cfg.Machine.Address, Disks: a.cfg.Disks, Scratch: a.cfg.Machine.Scratch, Logger: a.log,
+		Address: a.cfg.Machine.Address, Disks: named, Remembered: m, Scratch: a.cfg.Machine.Scratch, Logger: a.log,
 		Guard: a.cfg.Machine.Guard, Freeze: a.cfg.FreezeBound, Keep: filepath.Join(a.cfg.State, recordFile),
 	})
 	if err != nil {
 		return err
 	}
 	set := &diskSet{}
-	for _, dev := range tracker.Devices() {
+	for i, dev := range tracker.Devices() {
 		size, _ := dev.Size() // as Open learned it
-		set.all = append(set.all, &disk{name: dev.Name(), dev: dev, size: size})
+		d := &disk{name: dev.Name(), dev: dev, size: size}
+		if tracker.Left(i) {
+			d.lose(qemu.ErrUnplugged)
+		}
+		set.all = append(set.all, d)
 	}
 	if len(set.all) > replication.MaxDisks {
 		_ = tracker.Close() // nothing was recorded yet
 		return fmt.Errorf("the machine has %d disks, a source server has at most %d: name some with --disk", len(set.all), replication.MaxDisks)
 	}
 	a.outside, a.tracker, a.live, a.disks = tracker, tracker, tracker, set
+	a.whole = len(named) == 0
 	a.rescan(nobodyTracked)
 	a.pinned = tracker
 	a.inherit()
@@ -109,6 +126,9 @@ func (c *cutter) heldCut(ctx context.Context) error {
 		return err
 	}
 	a.complete, c.bulk = true, false
+	if a.disks.absent() != nil {
+		return c.ship.commit(ctx, replication.Commit{}) // a point is of all disks
+	}
 	if held != nil {
 		a.log.Warn("no recovery point of this cut", "err", held, "changed_bytes", result.bytes)
 		c.s.phase(replication.PhaseBacklog, "", "")

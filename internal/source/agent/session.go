@@ -29,6 +29,7 @@ type session struct {
 	welcome *replication.Welcome
 	// instance tells this session from all others.
 	instance [16]byte
+	owes     bool // a point, though nothing may have changed: a disk is new to the vault
 	window   *replication.Window
 	replies  chan replication.Message // Volumes and Digests, in the order asked for
 	wake     chan struct{}            // capacity 1: settings or requests changed
@@ -272,6 +273,7 @@ func (s *session) announce(ctx context.Context) ([]replication.Volume, error) {
 	}
 	for i, v := range volumes.Volumes {
 		s.a.disks.all[i].volume = v.ID
+		s.owes = s.owes || !v.Known
 	}
 	return volumes.Volumes, nil
 }
@@ -311,7 +313,7 @@ func (s *session) prepare(ctx context.Context) error {
 	now := head{s.welcome.HeadNumber, s.welcome.HeadHash}
 	if s.a.loaded && (now == s.a.ledger.at() || s.a.ledger.resolve(now, s.welcome.PointTaken)) {
 		s.a.stand(s.standingAt(now))
-		return nil
+		return s.newTables(ctx, volumes)
 	}
 	s.resume(now)
 	s.a.loaded = false

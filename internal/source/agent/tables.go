@@ -68,13 +68,20 @@ func (s *session) createTables() error {
 		}
 	}
 	for _, d := range s.a.disks.all {
-		o := s.origin(d)
-		table, err := blocktrack.CreateTable(s.tablePath(o), o, s.digest())
-		if err != nil {
+		if err := s.createTable(d); err != nil {
 			return err
 		}
-		d.setTable(table)
 	}
+	return nil
+}
+
+func (s *session) createTable(d *disk) error {
+	o := s.origin(d)
+	table, err := blocktrack.CreateTable(s.tablePath(o), o, s.digest())
+	if err != nil {
+		return err
+	}
+	d.setTable(table)
 	return nil
 }
 

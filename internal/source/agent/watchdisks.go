@@ -21,12 +21,15 @@ const lookEvery = 2 * time.Second
 
 // watchDisks finds out disks that grew, shrank, went, came back or are new, also
 // while nothing is written to any.
-func (c *cutter) watchDisks() error {
+func (c *cutter) watchDisks(ctx context.Context) error {
 	a := c.s.a
-	if time.Since(c.looked) < lookEvery || a.outside != nil {
+	if time.Since(c.looked) < lookEvery {
 		return nil
 	}
 	c.looked = time.Now()
+	if a.outside != nil {
+		return c.watchOutside(ctx)
+	}
 	for _, d := range a.disks.all {
 		if d.lost() != nil {
 			continue
@@ -80,9 +83,7 @@ func (a *agent) isBack() (bool, error) {
 	return false, nil
 }
 
-// takeUpNew looks for disks that are new to the machine: errDisksChanged with those
-// that are to be replicated. Where the user does not want that by itself they are
-// told, and no more.
+// takeUpNew looks for disks that are new to the machine, and takes them up.
 func (c *cutter) takeUpNew() error {
 	a := c.s.a
 	paths, err := a.cfg.WholeDisks()
@@ -104,6 +105,13 @@ func (c *cutter) takeUpNew() error {
 			}
 		}
 	}
+	return c.takeUp(inventory.Collector{}.Disks(fresh))
+}
+
+// takeUp returns errDisksChanged if there are new disks that are to be replicated, with
+// their names in fresh. Where the user does not want that by itself they are told, and no more.
+func (c *cutter) takeUp(fresh []drs.Disk) error {
+	a := c.s.a
 	c.s.mu.Lock()
 	hold := c.s.settings.HoldNewDisks
 	c.s.mu.Unlock()
@@ -117,7 +125,7 @@ func (c *cutter) takeUpNew() error {
 		a.log.Info("new disks are replicated from now on", "disks", a.fresh)
 		return errDisksChanged
 	}
-	return c.tellNew(inventory.Collector{}.Disks(fresh))
+	return c.tellNew(fresh)
 }
 
 // tellNew tells the server, when that is news, of disks that are not replicated.

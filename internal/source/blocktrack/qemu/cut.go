@@ -44,7 +44,7 @@ func (t *Tracker) begin(ctx context.Context) error {
 	c := &cut{names: fmt.Sprintf("%s-%d", t.id, t.number), stop: func() {}}
 	c.socket = filepath.Join(t.scratch, t.id+".nbd")
 	t.cut = c
-	for i := range t.disks {
+	for i := range t.followed() {
 		if err := t.prepare(ctx, c, i); err != nil {
 			t.undo()
 			return err
@@ -99,7 +99,7 @@ func (t *Tracker) transact(ctx context.Context, c *cut) error {
 	}
 	var actions []action
 	next := c.names
-	for i, d := range t.disks {
+	for i, d := range t.followed() {
 		actions = append(actions, action{"block-dirty-bitmap-add", args{
 			"node": d.node, "name": next, "granularity": t.opts.Grain, "persistent": false,
 		}})
@@ -120,7 +120,7 @@ func (t *Tracker) transact(ctx context.Context, c *cut) error {
 		}
 		return err
 	}
-	for _, d := range t.disks {
+	for _, d := range t.followed() {
 		d.frozen, d.owed, d.bitmap = d.bitmap, d.bitmap != "", next
 	}
 	return nil
@@ -135,7 +135,7 @@ func (t *Tracker) serve(ctx context.Context, c *cut) error {
 	if err := t.m.do(ctx, "nbd-server-start", args{"addr": address, "max-connections": 0}, nil); err != nil {
 		return &blocktrack.HinderedError{Err: err, NextStep: "QEMU has one NBD server, and the agent needs it: end its other use (QMP command nbd-server-stop)"}
 	}
-	for i, d := range t.disks {
+	for i, d := range t.followed() {
 		options := args{"type": "nbd", "id": c.export(i), "node-name": c.overlay(i), "name": c.export(i), "writable": false}
 		contexts := []string{allocation}
 		if d.frozen != "" {
@@ -193,7 +193,7 @@ func (t *Tracker) held(c *cut) error {
 	for _, j := range jobs {
 		running[j.ID] = j.Status == "running"
 	}
-	for i, d := range t.disks {
+	for i, d := range t.followed() {
 		if !running[c.job(i)] {
 			return fmt.Errorf("%w: QEMU gave up to copy what is overwritten on %s", ErrBroken, d.name)
 		}

@@ -47,7 +47,7 @@ func (t *Tracker) Settle(note []byte) error {
 		return nil
 	}
 	k := &keeping{Version: keepVersion, Note: note}
-	for i, d := range t.disks {
+	for i, d := range t.followed() {
 		if d.bitmap == "" || d.why != "" || d.frozen != "" {
 			return fmt.Errorf("qemu tracker: the record of disk %s is not whole", d.name)
 		}
@@ -122,7 +122,11 @@ func (t *Tracker) readKept() *keeping {
 // for none. What it cannot be sure of it does not take.
 func (t *Tracker) adopt(ctx context.Context, k *keeping) {
 	err := errors.New("other disks are replicated")
-	if len(k.Disks) == len(t.disks) {
+	followed := 0
+	for range t.followed() {
+		followed++
+	}
+	if len(k.Disks) == followed {
 		err = t.takeOver(ctx, k)
 	}
 	if err == nil {
@@ -143,8 +147,8 @@ func (t *Tracker) takeOver(ctx context.Context, k *keeping) error {
 		return err
 	}
 	next := &keeping{Version: keepVersion, Note: k.Note}
-	for i, d := range t.disks {
-		was, size := k.Disks[i], int64(0)
+	for _, d := range t.followed() {
+		was, size := k.Disks[len(next.Disks)], int64(0)
 		at := slices.IndexFunc(drives, func(x drive) bool { return x.name() == d.name && x.writable() })
 		if at >= 0 {
 			size = drives[at].Inserted.Image.Size
@@ -181,8 +185,10 @@ func (t *Tracker) takeOver(ctx context.Context, k *keeping) error {
 	if err := t.writeKept(next); err != nil {
 		return err
 	}
-	for i, d := range t.disks {
-		d.bitmap, d.why = next.Disks[i].Since, ""
+	n := 0
+	for _, d := range t.followed() {
+		d.bitmap, d.why = next.Disks[n].Since, ""
+		n++
 	}
 	return nil
 }

@@ -25,6 +25,10 @@ type Options struct {
 	// Disks are to be tracked, each by the name or ID that QEMU gives it or by the
 	// path of its image; empty: all that the guest can write to.
 	Disks []string
+	// Remembered are disks that were tracked before, where Disks is empty: those of them
+	// that the machine has are tracked and no others, and those that it has not are left
+	// (see Leave). If it has none of them, that is an error. Empty: there were none.
+	Remembered []Attached
 	// Scratch is a folder that QEMU can create files in: what the guest overwrites
 	// while a cut is held is kept there. Empty: the folder of Socket, or the one that
 	// libvirt made for the machine. The files have no names for longer than it takes to
@@ -73,6 +77,7 @@ type disk struct {
 	frozen string // that the newest cut took out of use; empty: none
 	owed   bool   // what frozen has was not named
 	past   string // has what was named since the last Settle; empty: nothing was, or it is not kept
+	left   bool   // it is gone on without
 	why    string // not empty: the next Swap names all of it
 }
 
@@ -132,8 +137,11 @@ func (t *Tracker) choose(ctx context.Context) error {
 	var names []string
 	add := func(d drive) {
 		names = append(names, d.name())
-		t.disks = append(t.disks, &disk{name: d.name(), why: "tracking begins"})
+		t.disks = append(t.disks, newDisk(d.name()))
 		t.devices = append(t.devices, &Device{name: d.name(), size: d.Inserted.Image.Size})
+	}
+	if len(t.opts.Disks) == 0 && len(t.opts.Remembered) > 0 {
+		return t.recall(drives)
 	}
 	if len(t.opts.Disks) == 0 {
 		if err := t.m.bootFirst(ctx, drives); err != nil {
@@ -268,12 +276,12 @@ func (t *Tracker) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for i, d := range t.disks {
+	for i, d := range t.followed() {
 		at := slices.IndexFunc(drives, func(x drive) bool { return x.name() == d.name && x.writable() })
 		if at < 0 {
 			d.bitmap = ""
 			d.doubt("the disk was away")
-			return &blocktrack.GoneError{Device: d.name, Err: errors.New("the machine has no such disk, or it cannot write to it")}
+			return &blocktrack.GoneError{Device: d.name, Err: ErrUnplugged}
 		}
 		found := drives[at]
 		if d.bitmap != "" {
@@ -327,16 +335,7 @@ func (t *Tracker) Swap(ctx context.Context) ([]blocktrack.Changes, error) {
 		changes, err = t.swap(ctx)
 	}
 	if err != nil {
-		var gone *blocktrack.GoneError
-		var hindered *blocktrack.HinderedError
-		switch {
-		case errors.As(err, &gone), errors.As(err, &hindered), ctx.Err() != nil:
-		case errors.Is(err, qmp.ErrClosed):
-			err = &blocktrack.GoneError{Err: fmt.Errorf("%s: %w", t.opts.Address, err)}
-		default:
-			err = &blocktrack.HinderedError{Err: err, NextStep: "see that QEMU can do what it was asked to; replication then goes on by itself"}
-		}
-		return nil, fmt.Errorf("qemu tracker: %w", err)
+		return nil, t.explain(ctx, err)
 	}
 	return changes, nil
 }
@@ -346,7 +345,7 @@ func (t *Tracker) swap(ctx context.Context) ([]blocktrack.Changes, error) {
 		return nil, err
 	}
 	changes := make([]blocktrack.Changes, len(t.disks))
-	for i, d := range t.disks {
+	for i, d := range t.followed() {
 		if d.why != "" {
 			t.unkeep()
 			changes[i] = blocktrack.Changes{All: true, Why: d.why}
@@ -360,7 +359,7 @@ func (t *Tracker) swap(ctx context.Context) ([]blocktrack.Changes, error) {
 		changes[i].Ranges = ranges
 	}
 	// From here on the caller knows.
-	for _, d := range t.disks {
+	for _, d := range t.followed() {
 		d.why, d.owed = "", false
 	}
 	return changes, nil
@@ -380,7 +379,7 @@ func (t *Tracker) Quiet() (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("qemu tracker: %w", err)
 	}
-	for _, d := range t.disks {
+	for _, d := range t.followed() {
 		at := slices.IndexFunc(drives, func(x drive) bool { return x.name() == d.name && x.Inserted != nil })
 		if at < 0 || d.why != "" || d.bitmap == "" {
 			return false, nil

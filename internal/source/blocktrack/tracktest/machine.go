@@ -25,6 +25,7 @@ type Machine struct {
 	t       *testing.T
 	process *exec.Cmd
 	ids     string // begins the ID of each disk
+	plugged map[int]bool
 }
 
 // Control has QEMU carry out commands.
@@ -73,7 +74,7 @@ func (m *Machine) Start() {
 	args := []string{
 		"-machine", "q35,accel=tcg", "-m", "64", "-nodefaults", "-display", "none", "-S",
 		"-name", "harbour", "-uuid", "7d3e1c52-0b1f-4c8e-9a44-1df0c2a9e0aa", "-smp", "2",
-		"-device", "pcie-root-port,id=free", // for a disk that is added
+		"-device", "virtio-scsi-pci,id=scsi", // for disks that come and go
 		"-qmp", "unix:" + m.Address.Socket + ",server=on,wait=off", "-qmp", "unix:" + control + ",server=on,wait=off",
 	}
 	for i, image := range m.Images {
@@ -132,9 +133,13 @@ func (m *Machine) Run(command string, arguments any) {
 
 // IO runs a command of qemu-io on a disk's device. It may be called concurrently.
 func (m *Machine) IO(ctx context.Context, disk int, command string) error {
+	device := fmt.Sprintf("/machine/peripheral/%s%d/virtio-backend", m.ids, disk)
+	if m.plugged[disk] {
+		device = fmt.Sprintf("disk%d", disk)
+	}
 	var out string
 	err := m.Control.Run(ctx, "human-monitor-command", map[string]any{
-		"command-line": fmt.Sprintf("qemu-io -d /machine/peripheral/%s%d/virtio-backend \"%s\"", m.ids, disk, command),
+		"command-line": fmt.Sprintf("qemu-io -d %s \"%s\"", device, command),
 	}, &out)
 	if err == nil && out != "" {
 		err = fmt.Errorf("qemu-io %s: %s", command, out)
@@ -150,16 +155,33 @@ func (m *Machine) Write(disk int, pattern byte, off, n int64) {
 	}
 }
 
-// Plug adds a disk with an image, as diskN.
+// Plug adds a disk with an image, as diskN. It takes no guest that agrees.
 func (m *Machine) Plug(n int, image string) {
 	m.t.Helper()
 	m.Run("blockdev-add", map[string]any{
-		"driver": "raw", "node-name": fmt.Sprintf("image%d", n), "file": map[string]any{"driver": "file", "filename": image},
+		"driver": "raw", "node-name": fmt.Sprintf("image%d", n), "discard": "unmap", "file": map[string]any{"driver": "file", "filename": image},
 	})
 	m.Run("device_add", map[string]any{
-		"driver": "virtio-blk-pci", "id": fmt.Sprintf("disk%d", n), "drive": fmt.Sprintf("image%d", n), "bus": "free",
+		"driver": "scsi-hd", "id": fmt.Sprintf("disk%d", n), "drive": fmt.Sprintf("image%d", n), "bus": "scsi.0", "share-rw": true,
 	})
-	m.Images = append(m.Images, image)
+	if m.plugged == nil {
+		m.plugged = map[int]bool{}
+	}
+	m.plugged[n] = true
+}
+
+// Unplug removes a disk that was added, and QEMU lets go of its image.
+func (m *Machine) Unplug(n int) {
+	m.t.Helper()
+	m.Run("device_del", map[string]any{"id": fmt.Sprintf("disk%d", n)})
+	// While a cut is held QEMU holds the image for it.
+	for m.Control.Run(m.t.Context(), "blockdev-del", map[string]any{"node-name": fmt.Sprintf("image%d", n)}, nil) != nil {
+		select {
+		case <-m.t.Context().Done():
+			m.t.Fatalf("disk%d stays", n)
+		case <-time.After(20 * time.Millisecond): // there is nothing else to wait for
+		}
+	}
 }
 
 // Devices makes block devices of this host whose writes are made by QEMU, as those of a
