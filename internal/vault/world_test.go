@@ -195,7 +195,7 @@ func firstDifference(a, b []byte) int {
 
 // derived tells whether an object can be made again from others.
 func derived(name string) bool {
-	return strings.HasSuffix(name, ".pack") || strings.HasSuffix(name, ".run")
+	return strings.HasSuffix(name, ".pack") || strings.HasSuffix(name, ".run") || strings.HasSuffix(name, ".trace")
 }
 
 // ctxOf is for code that serves rapid, fuzzing and plain tests alike.
