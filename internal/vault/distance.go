@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"errors"
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/vault/blob"
@@ -45,7 +46,7 @@ func (v *Vault) readSegment(ctx context.Context, server drs.SourceServerID, ref 
 	if err == nil {
 		err = check()
 	}
-	if _, direct := v.segments.(uncached); direct || !damaged(err) {
+	if _, direct := v.segments.(uncached); direct || !damaged(err) && !errors.Is(err, ErrNewerFormat) {
 		return err
 	}
 	v.segments.Forget(object, ref.offset+off, int64(len(p)))

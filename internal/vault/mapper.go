@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"math"
 	"sort"
@@ -186,10 +187,13 @@ func (v *Vault) readIndex(ctx context.Context, server drs.SourceServerID, key se
 	tail := make([]byte, ref.length-ref.index)
 	var ix *segment.Index
 	err := v.readSegment(ctx, server, ref, tail, ref.index, func() (err error) {
+		ix, err = segment.DecodeIndex(object, tail, ref.index, key)
+		if errors.Is(err, ErrNewerFormat) { // told before all else
+			return err
+		}
 		if sha256.Sum256(tail) != ref.sum {
 			return &CorruptError{Object: object, Offset: ref.offset + ref.index, Reason: "not the index that was committed: its hash differs"}
 		}
-		ix, err = segment.DecodeIndex(object, tail, ref.index, key)
 		return err
 	})
 	if err != nil {

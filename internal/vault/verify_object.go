@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"lifeboat/internal/drs"
 	"lifeboat/internal/vault/blob"
 	"lifeboat/internal/vault/envelope"
 	"lifeboat/internal/vault/seal"
@@ -61,7 +62,7 @@ func (f *verifier) note(err error, n finding) error {
 			n.Reason = corrupt.Error()
 		}
 	case errors.Is(err, ErrNewerFormat):
-		n.Reason, n.PointsUnknown = "cannot be checked: "+ErrNewerFormat.Error(), true
+		n.Reason, n.PointsUnknown = "cannot be checked: "+ErrNewerFormat.Error(), n.segment == nil
 	case errors.Is(err, ErrWrongKey):
 		return err
 	default:
@@ -158,6 +159,9 @@ func (f *verifier) envelope(ctx context.Context, name string, at place, size int
 	if h.Number != at.number && at.kind != kindOfRun || h.Server != string(at.server) || h.Branch != at.branch && at.kind != kindOfRoot {
 		return 0, &CorruptError{Object: name, Offset: 16, Reason: fmt.Sprintf("swapped: it is number %d of %s%s", h.Number, h.Server, h.Branch)}
 	}
+	if is := runName(at.server, int(h.Number), h.Link); at.kind == kindOfRun && is != name {
+		return 0, &CorruptError{Object: name, Offset: 16, Reason: "swapped: it is " + is}
+	}
 	key, known := f.key(at, refs)
 	if !known {
 		_, _, err := envelope.Check(name, kind, b)
@@ -251,6 +255,11 @@ func (f *verifier) segment(ctx context.Context, name string, at place, offset, l
 	} else if at.kind == kindOfSegment && f.v != nil {
 		f.unreferenced(name)
 	}
+	if ref == nil && at.kind == kindOfSegment {
+		if err := lone(name, at, length, read); err != nil {
+			return f.note(err, found)
+		}
+	}
 	bad, errs, err := segment.Scan(name, length, read, ix)
 	if errors.Is(err, blob.ErrAbsent) {
 		return err
@@ -271,6 +280,20 @@ func (f *verifier) segment(ctx context.Context, name string, at place, offset, l
 		err = &moved
 	}
 	return f.note(err, found)
+}
+
+// lone checks that a segment which nobody is known to need is the one it is named after. A
+// header that is damaged is for a scan to tell.
+func lone(name string, at place, length int64, read func(p []byte, off int64) error) error {
+	head := make([]byte, min(length, segment.HeaderSize))
+	if err := read(head, 0); err != nil {
+		return err
+	}
+	h, err := segment.ReadHeader(name, head)
+	if is := segmentName(drs.SourceServerID(h.Server), h.ID); err == nil && is != name {
+		return &CorruptError{Object: name, Offset: 16, Reason: "swapped: it is " + is}
+	}
+	return nil
 }
 
 // read fills p and counts it, within the rate.

@@ -280,7 +280,7 @@ func (f *verifier) run1(ctx context.Context, m mapper, s span, name string) erro
 		return err
 	}
 	want, err := m.readParts(ctx, s)
-	if damaged(err) {
+	if damaged(err) || errors.Is(err, ErrNewerFormat) {
 		return nil // told as damage of a segment
 	}
 	if err != nil {
@@ -299,7 +299,8 @@ func (f *verifier) run1(ctx context.Context, m mapper, s span, name string) erro
 
 // hurt finds out which points read from what is damaged. Along a branch a damaged
 // frame is read by the points from its epoch on, until all its blocks are
-// overwritten: so few points have to be opened to find the last one.
+// overwritten: so few points have to be opened to find the last one. A segment whose index
+// is lost hurts those besides whose map is not made from a run over it, here and there.
 func (f *verifier) hurt(ctx context.Context, refs *references) error {
 	var bad []*finding
 	for _, n := range f.found {
@@ -328,13 +329,18 @@ func (f *verifier) hurt(ctx context.Context, refs *references) error {
 		}
 		for n, found := range bad {
 			first := sort.Search(len(points), func(i int) bool { return points[i].seq >= found.segment.seq })
-			count := sort.Search(len(points)-first, func(i int) bool { return !reads(first+i, n) })
-			if failed != nil {
-				return failed
+			end := len(points)
+			if found.frames != nil {
+				end = first + sort.Search(end-first, func(i int) bool { return !reads(first+i, n) })
 			}
 			var ids []drs.RecoverySnapshotID
-			for _, p := range points[first : first+count] {
-				ids = append(ids, p.point.ID)
+			for i := first; i < end && failed == nil; i++ {
+				if found.frames != nil || reads(i, n) {
+					ids = append(ids, points[i].point.ID)
+				}
+			}
+			if failed != nil {
+				return failed
 			}
 			found.Points = union(found.Points, ids)
 		}
@@ -358,7 +364,8 @@ func (f *verifier) readsFrom(ctx context.Context, r reference, p pointRef, bad [
 	if err == nil {
 		maps, err = mapper{b: r.b, segs: segs, upTo: p.seq}.merge(ctx)
 	}
-	if err != nil && !errors.As(err, &broken) {
+	unmade := errors.As(err, &broken) || errors.Is(err, ErrNewerFormat)
+	if err != nil && !unmade {
 		return nil, err
 	}
 	for n, found := range bad {
@@ -366,8 +373,8 @@ func (f *verifier) readsFrom(ctx context.Context, r reference, p pointRef, bad [
 		if !ok {
 			continue
 		}
-		if broken != nil { // the map cannot be made, for this reason or another
-			out[n] = broken.Object == found.Object || found.frames == nil
+		if unmade { // the map cannot be made, for this reason or another
+			out[n] = broken != nil && broken.Object == found.Object || found.frames == nil
 			continue
 		}
 		for _, vol := range p.volumes {
