@@ -299,8 +299,8 @@ func (f *verifier) run1(ctx context.Context, m mapper, s span, name string) erro
 
 // hurt finds out which points read from what is damaged. Along a branch a damaged
 // frame is read by the points from its epoch on, until all its blocks are
-// overwritten: so few points have to be opened to find the last one. A segment whose index
-// is lost hurts those besides whose map is not made from a run over it, here and there.
+// overwritten: so few points have to be opened to find the last one. Where the index of a
+// segment is lost maps cannot be made, and which of several is why nothing tells: all are opened.
 func (f *verifier) hurt(ctx context.Context, refs *references) error {
 	var bad []*finding
 	for _, n := range f.found {
