@@ -255,9 +255,9 @@ func (f *verifier) segment(ctx context.Context, name string, at place, offset, l
 	} else if at.kind == kindOfSegment && f.v != nil {
 		f.unreferenced(name)
 	}
-	if ref == nil && at.kind == kindOfSegment {
-		if err := lone(name, at, length, read); err != nil {
-			return f.note(err, found)
+	if f.v == nil && at.kind == kindOfSegment {
+		if err := lone(name, length, read); err != nil {
+			return err
 		}
 	}
 	bad, errs, err := segment.Scan(name, length, read, ix)
@@ -282,9 +282,9 @@ func (f *verifier) segment(ctx context.Context, name string, at place, offset, l
 	return f.note(err, found)
 }
 
-// lone checks that a segment which nobody is known to need is the one it is named after. A
+// lone checks that a segment, of which nothing else is known, is the one it is named after. A
 // header that is damaged is for a scan to tell.
-func lone(name string, at place, length int64, read func(p []byte, off int64) error) error {
+func lone(name string, length int64, read func(p []byte, off int64) error) error {
 	head := make([]byte, min(length, segment.HeaderSize))
 	if err := read(head, 0); err != nil {
 		return err
