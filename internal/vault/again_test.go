@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
+
 	"lifeboat/internal/vault/blob"
 	"lifeboat/internal/vault/blob/blobtest"
 	"lifeboat/internal/vault/blob/s3/s3test"
@@ -65,6 +67,24 @@ func cloneStore(t testing.TB, s objects) objects {
 	}
 	t.Fatalf("a %T cannot be cloned", s)
 	return nil
+}
+
+// copyOf returns a store of the run's kind with the objects of one in memory.
+func copyOf(t testing.TB, world *blobtest.Mem) objects {
+	t.Helper()
+	if !again() {
+		return world.Clone()
+	}
+	store := newStore(t)
+	var puts errgroup.Group
+	puts.SetLimit(8)
+	for _, name := range world.Names() {
+		puts.Go(func() error { return store.PutIfAbsent(ctxOf, name, world.Bytes(name)) })
+	}
+	if err := puts.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return store
 }
 
 // some returns all cases in memory and, evenly spread, about n of them where each takes

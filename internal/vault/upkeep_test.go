@@ -13,15 +13,16 @@ import (
 	"lifeboat/internal/drs"
 	"lifeboat/internal/vault"
 	"lifeboat/internal/vault/blob"
+	"lifeboat/internal/vault/blob/blobtest"
 	"lifeboat/internal/vault/retention"
 )
 
-// foldedWorld is a store whose branch was folded, restated twice and trimmed.
-func foldedWorld(t *testing.T) (objects, *history) {
+// foldedWorld has a branch that was folded, restated twice and trimmed, and is closed.
+func foldedWorld(t *testing.T) (*blobtest.Mem, *history) {
 	t.Helper()
 	const commits = 30
 	h := &history{keys: newKey(t), contents: historyContents(commits)}
-	store := newStore(t)
+	store := blobtest.NewMem()
 	v := newVault(t, store, h.keys, upkeepOptions())
 	for i := 1; i <= commits; i++ {
 		if err := h.commit(v, i); err != nil {
@@ -45,7 +46,7 @@ func foldedWorld(t *testing.T) (objects, *history) {
 func TestDamageToAFoldedBranch(t *testing.T) {
 	t.Parallel()
 	world, h := foldedWorld(t)
-	sound := h.openable(t, world)
+	sound := h.openable(t, copyOf(t, world))
 	for _, name := range some(world.Names(), 3) {
 		if strings.HasPrefix(name, "root/") || strings.HasPrefix(name, "keys/") {
 			continue
@@ -57,7 +58,7 @@ func TestDamageToAFoldedBranch(t *testing.T) {
 			if k%every != turn && at >= 0 {
 				continue
 			}
-			store := cloneStore(t, world)
+			store := copyOf(t, world)
 			if at < 0 {
 				store.Replace(name, nil)
 			} else {
@@ -123,7 +124,7 @@ func TestLostManifestsAreMissed(t *testing.T) {
 		if name < floor {
 			continue // it carries a segment
 		}
-		store := cloneStore(t, world)
+		store := copyOf(t, world)
 		store.Replace(name, nil)
 		v := must(vault.Open(ctxOf, store, h.keys, upkeepOptions()))(t)
 		_, err := v.Points(ctxOf, server)
