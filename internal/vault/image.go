@@ -102,11 +102,11 @@ func (b *branch) open(ctx context.Context, st *state, seq uint64, volumes []Volu
 		m.view.Store(vw)
 		return m, nil
 	}
-	vw, err := m.look(ctx, st)
-	for i := 0; missing(err) && i < renewals; i++ {
-		// Folded away since st was read, perhaps.
-		if st, err = b.current(ctx); err == nil || st != nil && damaged(err) {
-			vw, err = m.look(ctx, st)
+	segs, err := b.lineage(ctx, st, seq)
+	var vw *view
+	if err == nil {
+		if vw, err = m.look(ctx, segs); missing(err) {
+			vw, err = m.lookAgain(ctx, segs, err)
 		}
 	}
 	if err != nil {
@@ -132,12 +132,8 @@ func (m *Image) shared() *view {
 	return nil
 }
 
-// look makes the view of the image in a state of its branch.
-func (m *Image) look(ctx context.Context, st *state) (*view, error) {
-	segs, err := m.b.lineage(ctx, st, m.seq)
-	if err != nil {
-		return nil, err
-	}
+// look makes the view of the image from the segments of its moment.
+func (m *Image) look(ctx context.Context, segs []segmentRef) (*view, error) {
 	maps, err := mapper{b: m.b, segs: segs, upTo: m.seq}.merge(ctx)
 	if err != nil {
 		return nil, err
@@ -149,8 +145,32 @@ func (m *Image) look(ctx context.Context, st *state) (*view, error) {
 	return vw, nil
 }
 
-// renewals bounds how often opening looks anew for segments that are gone.
+// renewals bounds how often an image looks anew for segments that are gone.
 const renewals = 100
+
+// lookAgain makes a view after one of these segments was met to be missing, which it may be
+// since it was folded away. It returns the error itself when nothing has changed: it is lost.
+func (m *Image) lookAgain(ctx context.Context, segs []segmentRef, met error) (*view, error) {
+	for i := 0; i < renewals; i++ {
+		st, err := m.b.current(ctx)
+		if err != nil && (st == nil || !damaged(err)) {
+			return nil, err
+		}
+		now, err := m.b.lineage(ctx, st, m.seq)
+		if err != nil {
+			return nil, err
+		}
+		if slices.EqualFunc(now, segs, func(a, b segmentRef) bool { return a.id == b.id }) {
+			break
+		}
+		vw, err := m.look(ctx, now)
+		if !missing(err) {
+			return vw, err
+		}
+		segs, met = now, err // folded once more meanwhile
+	}
+	return nil, met
+}
 
 // renew makes another view after a read met a segment that is not there. It returns
 // the error itself when nothing has changed: the segment is lost.
@@ -160,18 +180,9 @@ func (m *Image) renew(ctx context.Context, old *view, met error) error {
 	if m.view.Load() != old {
 		return nil
 	}
-	var vw *view
-	for i := 0; vw == nil; i++ {
-		st, err := m.b.current(ctx)
-		if err != nil && (st == nil || !damaged(err)) {
-			return err
-		}
-		if vw, err = m.look(ctx, st); err != nil && (!missing(err) || i == renewals) {
-			return err // missing: folded once more meanwhile
-		}
-	}
-	if slices.EqualFunc(vw.segs, old.segs, func(a, b segmentRef) bool { return a.id == b.id }) {
-		return met
+	vw, err := m.lookAgain(ctx, old.segs, met)
+	if err != nil {
+		return err
 	}
 	m.view.Store(vw)
 	return nil
