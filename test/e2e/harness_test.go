@@ -64,20 +64,26 @@ type process struct {
 
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), log: guest.NewConsole(), done: make(chan struct{})}
+	return startCommand(t, exec.Command(binary, args...))
+}
+
+// startCommand is start for a command that comes to run lifeboat.
+func startCommand(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{cmd: cmd, log: guest.NewConsole(), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
 		p.err = p.cmd.Wait()
-		p.log.Close(fmt.Errorf("lifeboat %s ended: %s", args[0], p.cmd.ProcessState))
+		p.log.Close(fmt.Errorf("%s ended: %s", cmd, p.cmd.ProcessState))
 		close(p.done)
 	}()
 	t.Cleanup(func() {
 		p.kill()
 		if t.Failed() {
-			t.Logf("log of lifeboat %s:\n%s", strings.Join(args, " "), p.log.Tail(60))
+			t.Logf("log of %s:\n%s", cmd, p.log.Tail(60))
 		}
 	})
 	return p
