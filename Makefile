@@ -59,10 +59,11 @@ fuzz: setup-build ## every fuzz test for FUZZTIME each (10s)
 	@scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: soak
-soak: setup-test ## vaults, trackers and guests again and again (COUNT=times, ROUNDS=of faults, POINTS=made in a vault; SEED=number for one of them again)
+soak: setup-test ## vaults, lines, trackers and guests again and again (COUNT=times, ROUNDS=of faults, POINTS=made in a vault; SEED=number for one of them again)
 	@LIFEBOAT_TEST_POINTS=$(POINTS) LIFEBOAT_TEST_SEED=$(SEED) $(GO) test -timeout 12h -count $(COUNT) -run 'TestEveryKeptPoint' -v ./internal/vault
 	@LIFEBOAT_TEST_POINTS=$(POINTS) LIFEBOAT_TEST_SEED=$(SEED) LIFEBOAT_TEST_S3_RUN=TestEveryKeptPoint $(GO) test -timeout 12h -run 'TestSuiteOnS3' -v ./internal/vault
 	@LIFEBOAT_TEST_LONG=1 LIFEBOAT_TEST_S3_RUN='Fault' $(GO) test -timeout 12h -run 'TestSuiteOnS3' -v ./internal/vault
+	@LIFEBOAT_TEST_LONG=1 $(GO) test -timeout 12h -run 'TestABadLine|TestADeadLine' -v ./test/e2e
 	@ROUNDS=$(ROUNDS) $(GO) test -timeout 12h -count $(COUNT) $(if $(SEED),-run TestPointsAreMoments,./internal/source/...) ./test/stamp ./test/guest
 
 .PHONY: generate

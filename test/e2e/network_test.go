@@ -72,71 +72,117 @@ func (in *installation) wantDisk(t *testing.T, server, image string) {
 	})
 }
 
-// Half a second there and back, and five packets of a hundred lost each way: the machine is
-// protected all the same. A line that goes and comes breaks nothing. One that is dead, and tells
-// neither end, is noticed by both; what was written meanwhile arrives when it is back, and
-// no more than that is sent.
-func TestABadLine(t *testing.T) {
-	l := newLine(t)
-	in := installAt(t, filepath.Join(t.TempDir(), "data"), "--listen", l.here+":0", "--replication-listen", l.here+":0")
-	image := filepath.Join(t.TempDir(), "disk.img")
-	disk, err := os.Create(image)
+// far is a disk image whose agent is at the other end of a line.
+type far struct {
+	*testing.T
+	*installation
+	line              *line
+	image, id, socket string
+	disk              *os.File
+	agent             *process
+	random            *rand.ChaCha8
+}
+
+// protectFar has an image of 256 MiB with 512 KiB in it protected over a line.
+func protectFar(t *testing.T, delay time.Duration, lostOfThousand int64) *far {
+	t.Helper()
+	f := &far{T: t, line: newLine(t), random: rand.NewChaCha8([32]byte{7})}
+	f.installation = installAt(t, filepath.Join(t.TempDir(), "data"), "--listen", f.line.here+":0", "--replication-listen", f.line.here+":0")
+	f.image, f.socket = filepath.Join(t.TempDir(), "disk.img"), filepath.Join(t.TempDir(), "metrics")
+	disk, err := os.Create(f.image)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer disk.Close()
+	t.Cleanup(func() { disk.Close() })
+	f.disk = disk
 	if err := disk.Truncate(256 << 20); err != nil {
 		t.Fatal(err)
 	}
-	random := rand.NewChaCha8([32]byte{7})
-	write := func(n int, at int64) {
-		t.Helper()
-		b := make([]byte, n)
-		_, _ = random.Read(b) // never fails
-		if _, err := disk.WriteAt(b, at); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(512<<10, 1<<20)
-	l.delay.Store(int64(250 * time.Millisecond))
-	l.loss.Store(50)
-	socket := filepath.Join(t.TempDir(), "metrics")
+	f.write(512<<10, 1<<20)
+	f.line.delay.Store(int64(delay))
+	f.line.loss.Store(lostOfThousand)
 	begun := time.Now()
-	agent := startCommand(t, exec.Command("ip", l.beyond(binary, "agent", "--server", in.env["AWS_ENDPOINT_URL"], "--ca-cert", in.env["AWS_CA_BUNDLE"],
-		"--token", in.env["LIFEBOAT_TOKEN"], "--state", filepath.Join(t.TempDir(), "agent"), "--disk", image, "--tracker", "scan",
-		"--hostname", "far", "--epoch", "1s", "--metrics", "unix:"+socket)[1:]...))
-	server := in.waitContinuous(t, agent)
-	t.Logf("512 KiB and the handshakes took %s; %d packets, %d more were lost", time.Since(begun).Round(time.Millisecond), l.carried.Load(), l.lost.Load())
-	in.wantDisk(t, server, image)
+	f.agent = startCommand(t, exec.Command("ip", f.line.beyond(binary, "agent", "--server", f.env["AWS_ENDPOINT_URL"], "--ca-cert", f.env["AWS_CA_BUNDLE"],
+		"--token", f.env["LIFEBOAT_TOKEN"], "--state", filepath.Join(t.TempDir(), "agent"), "--disk", f.image, "--tracker", "scan",
+		"--hostname", "far", "--epoch", "1s", "--metrics", "unix:"+f.socket)[1:]...))
+	f.id = f.waitContinuous(t, f.agent)
+	t.Logf("512 KiB and the handshakes took %s; %d packets, %d more were lost", time.Since(begun).Round(time.Millisecond), f.line.carried.Load(), f.line.lost.Load())
+	f.wantDisk(t, f.id, f.image)
+	return f
+}
 
-	for i := range 3 { // it goes and comes
-		l.cut.Store(true)
-		write(4096, int64(8+i)<<20)
-		time.Sleep(time.Second) // for as long as it is away
-		l.cut.Store(false)
-		in.wantDisk(t, server, image)
+// write changes n bytes of the disk, incompressibly.
+func (f *far) write(n int, at int64) {
+	f.Helper()
+	b := make([]byte, n)
+	_, _ = f.random.Read(b) // never fails
+	if _, err := f.disk.WriteAt(b, at); err != nil {
+		f.Fatal(err)
 	}
+}
 
-	before := counters(t, socket)
-	logged := len(agent.log.Lines(0))
-	l.cut.Store(true)
-	write(64<<10, 32<<20)
-	noticed := see(t, agent.log, logged, interrupted)
-	see(t, agent.log, noticed.Next, interrupted) // an attempt to come back that came to nothing
-	in.server.waitFor(t, `agent disconnected.*silent`)
-	if now := counters(t, socket); now["connected"] != 0 {
+// soaking says that the long form of a test is asked for, as `make soak` does.
+func soaking() bool { return os.Getenv("LIFEBOAT_TEST_LONG") != "" }
+
+// Half a second there and back, and five packets of a hundred lost each way: the machine is
+// protected all the same. A line that goes and comes breaks nothing, and no session.
+func TestABadLine(t *testing.T) {
+	t.Parallel() // with TestADeadLine: both wait, mostly
+	f := protectFar(t, 250*time.Millisecond, 50)
+	flaps := 1
+	if soaking() {
+		flaps = 60
+	}
+	before := counters(t, f.socket)
+	for i := range flaps {
+		f.line.cut.Store(true)
+		f.write(4096, int64(8+i)<<20)
+		time.Sleep(time.Second) // for as long as it is away
+		f.line.cut.Store(false)
+		f.wantDisk(t, f.id, f.image)
+	}
+	if after := counters(t, f.socket); after["sessions_total"] != before["sessions_total"] {
+		t.Errorf("%v sessions became %v", before["sessions_total"], after["sessions_total"])
+	}
+}
+
+// A line that is dead, and tells neither end, is noticed by both. What was written meanwhile
+// arrives when it is back, and no more than that is sent. The long form cuts it for an hour,
+// or for LIFEBOAT_TEST_CUT.
+func TestADeadLine(t *testing.T) {
+	t.Parallel()
+	f := protectFar(t, 5*time.Millisecond, 0)
+	before := counters(t, f.socket)
+	logged := len(f.agent.log.Lines(0))
+	f.line.cut.Store(true)
+	down := time.Now()
+	f.write(64<<10, 32<<20)
+	see(t, f.agent.log, logged, interrupted)
+	f.installation.server.waitFor(t, `agent disconnected.*silent`)
+	if now := counters(t, f.socket); now["connected"] != 0 {
 		t.Error("the agent's metrics say that it is connected")
 	}
-	write(64<<10, 48<<20)
+	f.write(64<<10, 48<<20)
+	if soaking() {
+		hour := time.Hour
+		if text := os.Getenv("LIFEBOAT_TEST_CUT"); text != "" {
+			var err error
+			if hour, err = time.ParseDuration(text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Until(down.Add(hour))) // the cut's length is the subject
+	}
 	mended := time.Now()
-	l.cut.Store(false)
-	in.wantDisk(t, server, image)
-	after := counters(t, socket)
-	t.Logf("back after %s", time.Since(mended).Round(time.Millisecond))
+	f.line.cut.Store(false)
+	f.wantDisk(t, f.id, f.image)
+	back := time.Since(mended)
+	after := counters(t, f.socket)
+	t.Logf("cut for %s; back after %s", mended.Sub(down).Round(time.Second), back.Round(time.Millisecond))
 	if n := after["sent_bytes_total"] - before["sent_bytes_total"]; n < 128<<10 || n > 3*64<<10 {
 		t.Errorf("%.0f bytes were sent for two times 64 KiB", n)
 	}
-	if after["sessions_total"] == before["sessions_total"] || after["connected"] != 1 {
+	if after["sessions_total"] != before["sessions_total"]+1 || after["connected"] != 1 {
 		t.Errorf("before the cut: %v; after: %v", before, after)
 	}
 }
