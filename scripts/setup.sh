@@ -31,6 +31,7 @@ nbdinfo                               libnbd-bin     libnbd           libnbd    
 fio                                   fio            fio              fio          fio
 zstd                                  zstd           zstd             zstd         zstd
 losetup                               mount          util-linux       util-linux   losetup
+ip                                    iproute2       iproute          iproute2     iproute2
 mkfs.xfs                              xfsprogs       xfsprogs         xfsprogs     xfsprogs
 dmsetup                               dmsetup        device-mapper    device-mapper device-mapper
 lvm                                   lvm2           lvm2             lvm2         lvm2
