@@ -278,7 +278,7 @@ func (c *cutter) recover(ctx context.Context, err error) error {
 	case errors.Is(err, blocktrack.ErrGrown):
 		c.retry = 0
 		return c.grow(ctx)
-	case c.s.a.goneOutside(err):
+	case c.s.a.goneOutside(ctx, err):
 		return c.goOnWithout(ctx, err)
 	case errors.As(err, &gone) && c.s.a.outside != nil:
 		return c.stall(ctx, err, "start the machine, and give it its disks back; replication then goes on by itself")

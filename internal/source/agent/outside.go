@@ -29,7 +29,7 @@ type outside interface {
 	// Follow takes up a disk that is new, and comes last, or that was left.
 	Follow(disk qemu.Attached) *qemu.Device
 	// Leave goes on without a disk.
-	Leave(name string)
+	Leave(ctx context.Context, name string)
 	// Cut tells of the newest Swap, until Release.
 	Cut() qemu.Cut
 	// Release ends the holding. nil: all that was read was of one moment. Else it was

@@ -62,13 +62,13 @@ func (c *cutter) watchOutside(ctx context.Context) error {
 
 // goneOutside takes note of a disk that the machine protected from outside does not have
 // any more, and tells whether there are others to go on with.
-func (a *agent) goneOutside(err error) bool {
+func (a *agent) goneOutside(ctx context.Context, err error) bool {
 	if a.outside == nil || !errors.Is(err, qemu.ErrUnplugged) || len(a.disks.present()) < 2 || !a.disks.loseGone(err) {
 		return false
 	}
 	for _, d := range a.disks.all {
 		if d.lost() != nil {
-			a.outside.Leave(d.name)
+			a.outside.Leave(ctx, d.name)
 		}
 	}
 	return true

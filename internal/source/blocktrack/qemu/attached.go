@@ -63,12 +63,24 @@ func (t *Tracker) Follow(disk Attached) *Device {
 
 // Leave goes on without a disk: no Swap names anything of it or fails for want of it. It
 // keeps its place. No cut may be held.
-func (t *Tracker) Leave(name string) {
+func (t *Tracker) Leave(ctx context.Context, name string) {
 	if i := t.index(name); i >= 0 {
 		t.unkeep() // for all disks or for none
-		t.disks[i] = newDisk(name)
-		t.disks[i].left = true
-		t.disks[i].why = "the disk was away"
+		t.letImageGo(ctx, t.disks[i].node)
+		t.disks[i] = leftDisk(name)
+	}
+}
+
+// letImageGo closes the image of a disk that libvirt detached while a cut held it: libvirt
+// tried to, once, and does not again. Nothing happens to what is in use.
+func (t *Tracker) letImageGo(ctx context.Context, node string) {
+	if t.opts.Domain == "" || t.m == nil || !strings.HasPrefix(node, "libvirt-") {
+		return
+	}
+	for _, name := range []string{node, strings.TrimSuffix(node, "-format") + "-storage"} {
+		if err := t.m.do(ctx, "blockdev-del", args{"node-name": name}, nil); err != nil {
+			t.log.Debug("the image of a disk that is gone", "node", name, "err", err) // libvirt did it
+		}
 	}
 }
 
@@ -76,12 +88,12 @@ func (t *Tracker) Leave(name string) {
 func (t *Tracker) recall(drives []drive) error {
 	var missing []string
 	for _, was := range t.opts.Remembered {
-		t.Follow(was)
+		dev := t.Follow(was)
 		if i := slices.IndexFunc(drives, func(d drive) bool { return d.writable() && d.name() == was.Name }); i < 0 {
-			t.Leave(was.Name)
+			t.disks[len(t.disks)-1] = leftDisk(was.Name)
 			missing = append(missing, was.Name)
 		} else {
-			t.Follow(Attached{was.Name, drives[i].Inserted.Image.Size})
+			dev.set(drives[i].Inserted.Image.Size, nil)
 		}
 	}
 	if len(missing) == len(t.disks) {
@@ -110,6 +122,8 @@ func (t *Tracker) index(name string) int {
 }
 
 func newDisk(name string) *disk { return &disk{name: name, why: "tracking begins"} }
+
+func leftDisk(name string) *disk { return &disk{name: name, why: "the disk was away", left: true} }
 
 // explain makes an error of QEMU's one that the user of a Tracker can act on.
 func (t *Tracker) explain(ctx context.Context, err error) error {

@@ -99,6 +99,7 @@ func (l *Libvirt) xml() string {
 	return `<domain type='qemu'><name>` + domain + `</name><uuid>7d3e1c52-0b1f-4c8e-9a44-1df0c2a9e0aa</uuid>
 		<memory unit='MiB'>64</memory><vcpu>2</vcpu><os><type arch='x86_64' machine='q35'>hvm</type></os>
 		<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>` + disks.String() + `
+		<controller type='scsi' model='virtio-scsi'/>
 		<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
 		</devices></domain>`
 }
@@ -182,5 +183,13 @@ func (l *Libvirt) await(what string, is func() error) {
 		if time.Now().After(deadline) {
 			l.t.Fatalf("%s: %v", what, err)
 		}
+	}
+}
+
+// Own makes a file one that the machine can be given.
+func (l *Libvirt) Own(path string) {
+	l.t.Helper()
+	if err := os.Chown(path, nobody, nobody); err != nil {
+		l.t.Fatal(err)
 	}
 }
