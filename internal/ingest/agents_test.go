@@ -235,7 +235,7 @@ func TestCertificates(t *testing.T) {
 func TestAgentWithExpiredCertificate(t *testing.T) {
 	r := newRig(t, nil)
 	r.authority.SetClock(func() time.Time { return time.Now().Add(-iam.AgentCertificateLife - time.Hour) })
-	refusedWith(t, r.config(t.TempDir(), image(t, 4<<20, seed(t))), "expired", "fresh install token")
+	refusedWith(t, r.config(t.TempDir(), image(t, 4<<20, seed(t))), "expired", "clock says", "fresh install token")
 }
 
 // A certificate opens its own server only: whatever volumes are named, they are

@@ -144,8 +144,9 @@ func (id *identity) save(dir string) error {
 // checkExpiry tells what to do about a certificate that is past its time.
 func (id *identity) checkExpiry(now time.Time) error {
 	if leaf := id.pair.Leaf; now.After(leaf.NotAfter) {
-		return fmt.Errorf("the agent's certificate expired at %s: start the agent with an empty --state directory and a fresh "+
-			"install token; the machine keeps its source server %s", leaf.NotAfter.UTC().Format(time.RFC3339), id.SourceServerID)
+		return fmt.Errorf("the agent's certificate expired at %s, and this machine's clock says %s: set the clock if it is wrong; otherwise "+
+			"start the agent with an empty --state directory and a fresh install token; the machine keeps its source server %s",
+			leaf.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339), id.SourceServerID)
 	}
 	return nil
 }
