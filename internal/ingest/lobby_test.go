@@ -7,8 +7,10 @@ import (
 	"crypto/x509"
 	"log/slog"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -281,4 +283,25 @@ func TestAgentGivesUpAServerThatHangs(t *testing.T) {
 			t.Error("it waits for ever")
 		}
 	})
+}
+
+// A registration that was lost on the way is sent again.
+func TestRegistrationIsSentAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	whole := registrar(r.authority, r.vault, r.backend)
+	var calls atomic.Int64
+	r.register(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		if calls.Add(1) < 3 {
+			panic(http.ErrAbortHandler) // the connection ends without a word
+		}
+		whole.ServeHTTP(w, request)
+	}))
+	log := &logBuffer{}
+	config := r.config(t.TempDir(), image(t, 4<<20, seed(t)))
+	config.Logger = log.logger()
+	a := runAgent(config)
+	log.await(t, "sent again", "tries_left=1")
+	r.catalog.await(t, "the first point", func() bool { return len(r.catalog.points) == 1 })
+	a.stop(t)
 }

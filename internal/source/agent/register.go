@@ -99,14 +99,9 @@ func (a *agent) register(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("register: %w", err)
 	}
-	reply, err := post(ctx, client, server.JoinPath(replication.RegisterPath).String(), body)
-	for busy := (*busyError)(nil); errors.As(err, &busy); {
-		wait := jitter(busy.after)
-		a.log.Info("the server takes no more registrations at this moment", "err", err, "retry_in", wait.Round(time.Millisecond))
-		if !sleep(ctx, wait) {
-			return context.Cause(ctx)
-		}
-		reply, err = post(ctx, client, server.JoinPath(replication.RegisterPath).String(), body)
+	reply, err := a.postUntilHeard(ctx, client, server.JoinPath(replication.RegisterPath).String(), body)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("register at %s: %w", a.cfg.Server, explain(err))
@@ -256,6 +251,45 @@ func post(ctx context.Context, client *http.Client, url string, body []byte) (re
 		return reply, fmt.Errorf("the reply is not usable: %w", err)
 	}
 	return reply, nil
+}
+
+// registerTries bounds how often a registration is sent that gets no answer. A bad line
+// loses one in a row seldom; a wrong address never answers, and that is soon to be told.
+const registerTries = 3
+
+// postUntilHeard posts a registration until it is answered by something else than a
+// request to wait. To send one again is harmless: it is the same machine's.
+func (a *agent) postUntilHeard(ctx context.Context, client *http.Client, url string, body []byte) (replication.Registered, error) {
+	unheard := 0
+	for {
+		reply, err := post(ctx, client, url, body)
+		busy := (*busyError)(nil)
+		switch {
+		case errors.As(err, &busy):
+			wait := jitter(busy.after)
+			a.log.Info("the server takes no more registrations at this moment", "err", err, "retry_in", wait.Round(time.Millisecond))
+			if !sleep(ctx, wait) {
+				return reply, err
+			}
+		case gotLost(err) && unheard < registerTries-1 && ctx.Err() == nil:
+			unheard++
+			wait := jitter(time.Second)
+			a.log.Warn("a registration got no answer and is sent again", "err", err, "tries_left", registerTries-unheard, "retry_in", wait.Round(time.Millisecond))
+			if !sleep(ctx, wait) {
+				return reply, err
+			}
+		default:
+			return reply, err
+		}
+	}
+}
+
+// gotLost tells of an error that a line has that loses packets, or a peer that was just
+// ending; not of a name or a port at which there is nobody.
+func gotLost(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // busyError: the server asks to be left alone for a while. Many machines register at
