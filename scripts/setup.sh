@@ -33,6 +33,8 @@ zstd                                  zstd           zstd             zstd      
 losetup                               mount          util-linux       util-linux   losetup
 ip                                    iproute2       iproute          iproute2     iproute2
 mkfs.xfs                              xfsprogs       xfsprogs         xfsprogs     xfsprogs
+mkfs.btrfs                            btrfs-progs    btrfs-progs      btrfs-progs  btrfs-progs
+fuse2fs                               fuse2fs        e2fsprogs        fuse2fs      e2fsprogs-extra
 dmsetup                               dmsetup        device-mapper    device-mapper device-mapper
 lvm                                   lvm2           lvm2             lvm2         lvm2
 sfdisk                                fdisk          util-linux       util-linux   sfdisk

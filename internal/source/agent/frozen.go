@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"lifeboat/internal/replication"
@@ -42,6 +43,7 @@ type freezer struct {
 	guard *freeze.Guard // nil: never
 	next  time.Time     // not before
 	retry time.Duration // after the latest of a row of cuts that were given up
+	loose []string      // filesystems that were not frozen for the latest cut
 }
 
 // openGuard starts the process that thaws what this one does not, where something
@@ -112,6 +114,22 @@ func (f *freezer) held(now time.Time, d time.Duration) {
 func (f *freezer) gaveUp(now time.Time) {
 	f.retry = min(max(2*f.retry, freezeRetryFirst), freezeRetryMost)
 	f.next = now.Add(f.retry)
+}
+
+// tellLoose says, when that is news, which filesystems could not be frozen.
+func (a *agent) tellLoose(mounts []freeze.Mount) {
+	var loose []string
+	for _, m := range mounts {
+		loose = append(loose, m.Dir+" ("+m.Type+")")
+	}
+	if slices.Equal(loose, a.freezer.loose) {
+		return
+	}
+	a.freezer.loose = loose
+	if len(loose) > 0 {
+		a.log.Warn("some filesystems cannot be frozen, and were only flushed: recovery points are crash-consistent while they are mounted", "filesystems", loose,
+			"next_step", "none is needed if they rest, as /boot/efi does; else unmount them, or mount them where nothing is mounted over them")
+	}
 }
 
 // frozenCut freezes, reads and thaws, and seals a point if nothing was written
@@ -186,6 +204,7 @@ func (c *cutter) frozenCut(ctx context.Context) (sealed bool, err error) {
 		consistency = replication.ConsistencyFilesystem
 	}
 	a.freezer.held(time.Now(), held)
+	a.tellLoose(frozen.Loose)
 	a.log.Info("frozen cut", "freeze", held, "filesystems", len(mounts), "changed_bytes", result.bytes)
 	if err := c.seal(ctx, replication.Commit{Taken: at, Consistency: consistency, Method: replication.MethodFrozen, Freeze: held}); err != nil {
 		return false, err

@@ -23,7 +23,7 @@ const role = "LIFEBOAT_FREEZE_TEST_ROLE"
 func TestMain(m *testing.M) {
 	switch os.Getenv(role) {
 	case "owner":
-		if err := hang(os.Args[1:]); err != nil {
+		if err := hang(os.Args[1], os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -38,8 +38,13 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// hang freezes the filesystems of disks, says so, and does no more.
-func hang(disks []string) error {
+// hang freezes the filesystems of disks, says so, and does no more until its input ends.
+// Then it thaws them and says how that went.
+func hang(within string, disks []string) error {
+	bound, err := time.ParseDuration(within)
+	if err != nil {
+		return err
+	}
 	g, err := startGuard()
 	if err != nil {
 		return err
@@ -48,12 +53,17 @@ func hang(disks []string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := g.Freeze(found, time.Hour); err != nil {
+	frozen, err := g.Freeze(found, bound)
+	if err != nil {
 		return err
 	}
 	fmt.Println("frozen")
-	time.Sleep(time.Hour) // until it is killed
-	return nil
+	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+		return err
+	}
+	_, err = frozen.Thaw()
+	fmt.Println(err)
+	return g.Close()
 }
 
 func startGuard() (*freeze.Guard, error) {
@@ -196,8 +206,11 @@ func TestOwnerKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	owner := exec.Command(self, disks...)
+	owner := exec.Command(self, append([]string{"1h"}, disks...)...)
 	owner.Env = append(os.Environ(), role+"=owner")
+	if _, err := owner.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
 	complaints, err := owner.StderrPipe() // the guard has it too
 	if err != nil {
 		t.Fatal(err)
@@ -224,5 +237,51 @@ func TestOwnerKilled(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(m.Dir, "file"), []byte("x"), 0o600); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// An owner that is stopped while it holds filesystems does not hold them past the bound,
+// and is told so when it goes on.
+func TestOwnerStopped(t *testing.T) {
+	disks, found := mounts(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := exec.Command(self, append([]string{"2s"}, disks...)...)
+	owner.Env = append(os.Environ(), role+"=owner")
+	owner.Stderr = os.Stderr
+	in, err := owner.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := owner.StdoutPipe()
+	if err == nil {
+		err = owner.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	says := bufio.NewReader(out)
+	if line, err := says.ReadString('\n'); err != nil || line != "frozen\n" {
+		t.Fatalf("the owner says %q, %v", line, err)
+	}
+	if err := owner.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range found { // waits for the guard
+		if err := os.WriteFile(filepath.Join(m.Dir, "file"), []byte("x"), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := owner.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	_ = in.Close() // it goes on
+	if line, err := says.ReadString('\n'); err != nil || line != freeze.ErrThawed.Error()+"\n" {
+		t.Errorf("after it was stopped the owner says %q, %v", line, err)
+	}
+	if err := owner.Wait(); err != nil {
+		t.Error(err)
 	}
 }

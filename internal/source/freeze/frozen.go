@@ -15,9 +15,11 @@ var ErrThawed = errors.New("the filesystems were frozen for longer than allowed,
 
 // Frozen are filesystems that are held still.
 type Frozen struct {
-	// Whole tells whether all of the filesystems are frozen; of some types none can
-	// be (FAT, for one), and those are only flushed.
+	// Whole tells whether all of the filesystems are frozen, Loose which are not: of some
+	// types none can be (FAT and those that a process serves, for two), and those are only
+	// flushed; some no path leads to, since another one is mounted over them.
 	Whole bool
+	Loose []Mount
 
 	guard *Guard
 	dirs  []*os.File // frozen, in the order they were
@@ -31,19 +33,29 @@ type Frozen struct {
 func (g *Guard) Freeze(mounts []Mount, bound time.Duration) (*Frozen, error) {
 	var names []string
 	var open []*os.File
+	var reached, loose []Mount
 	defer func() { closeAll(open) }()
 	for _, m := range mounts {
+		if m.hidden {
+			loose = append(loose, m)
+			continue
+		}
 		d, err := os.Open(m.Dir)
 		if err != nil {
 			return nil, fmt.Errorf("freeze %s: %w", m.Dir, err)
 		}
-		names, open = append(names, m.Dir), append(open, d)
+		if !m.isAt(int(d.Fd()), "", unix.AT_EMPTY_PATH) { // since it was found
+			loose = append(loose, m)
+			_ = d.Close() // read only
+			continue
+		}
+		names, open, reached = append(names, m.Dir), append(open, d), append(reached, m)
 		// The most of the work, while everybody may go on.
 		if err := unix.Syncfs(int(d.Fd())); err != nil {
 			return nil, fmt.Errorf("freeze: flush %s: %w", m.Dir, err)
 		}
 	}
-	f := &Frozen{Whole: true, guard: g, since: time.Now()}
+	f := &Frozen{Whole: len(loose) == 0, Loose: loose, guard: g, since: time.Now()}
 	if len(names) == 0 {
 		return f, nil
 	}
@@ -56,7 +68,7 @@ func (g *Guard) Freeze(mounts []Mount, bound time.Duration) (*Frozen, error) {
 			f.dirs = append(f.dirs, d)
 			open[i] = nil
 		case errors.Is(err, unix.EOPNOTSUPP):
-			f.Whole = false
+			f.Whole, f.Loose = false, append(f.Loose, reached[i])
 		default: // EBUSY: somebody else has frozen it, and will thaw it when he likes
 			_, _ = f.Thaw()
 			return nil, fmt.Errorf("freeze %s: %w", names[i], err)
