@@ -94,7 +94,7 @@ func (i *installation) serve() {
 	c.Env, c.Stdout, c.Stderr = []string{"NOTIFY_SOCKET=/run/notify"}, &messages, &messages
 	must(i.t, c.Start())
 	ready := false
-	must(i.t, i.socket.SetReadDeadline(time.Now().Add(time.Minute)))
+	must(i.t, i.socket.SetReadDeadline(time.Now().Add(3*time.Minute)))
 	for packet := make([]byte, 8192); ; {
 		n, err := i.socket.Read(packet)
 		if err != nil {

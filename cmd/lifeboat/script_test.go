@@ -238,7 +238,7 @@ func (w *world) terminateAll() {
 // eventually tries until it works: other processes give no signal to wait for.
 func (w *world) eventually(try func() error) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(w.t.Context(), 3*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

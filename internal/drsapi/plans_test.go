@@ -260,7 +260,7 @@ func TestPlanExecution(t *testing.T) {
 	}
 	until := func(index int, status string) obj {
 		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); ; {
+		for deadline := time.Now().Add(3 * time.Minute); ; {
 			step := steps()[index].(obj)
 			if step["status"] == status {
 				return step

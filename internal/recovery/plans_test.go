@@ -127,7 +127,7 @@ func (p *planner) story(id drs.PlanExecutionID) string {
 
 func (p *planner) becomes(id drs.PlanExecutionID, want string) {
 	p.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute)
 	for p.story(id) != want {
 		if time.Now().After(deadline) {
 			e, steps := p.look(id)

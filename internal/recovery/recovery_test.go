@@ -226,7 +226,7 @@ func ask(servers ...drs.SourceServerID) drs.StartRecovery {
 // finish waits until a job is completed and returns it with its log.
 func (s *site) finish(t *testing.T, id drs.JobID) (drs.Job, []drs.JobLogItem) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		job, err := s.db.JobByID(t.Context(), id)
 		if err != nil {

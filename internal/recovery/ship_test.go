@@ -37,7 +37,7 @@ func (s *site) plugInto(t *testing.T, id drs.RecoveryInstanceID, disk vault.Volu
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { nc.Close() })
-	nc.SetDeadline(time.Now().Add(time.Minute)) // for a test that hangs
+	nc.SetDeadline(time.Now().Add(3 * time.Minute)) // for a test that hangs
 	w := &writer{t, nc}
 	w.take(18)
 	name := fmt.Sprintf("%s/%d", id, disk)

@@ -88,7 +88,7 @@ func TestPointTakerDoesNotWaitForAStoreThatIsAway(t *testing.T) {
 		w.note(true, nil)
 		w.note(true, blob.ErrUnreachable)
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	_, err := pointTaker{agent, w}.TakePoint(ctx, "s-0123456789abcdef0")
 	var store errStore

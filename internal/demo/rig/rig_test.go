@@ -35,7 +35,7 @@ export AWS_CA_BUNDLE='/srv/it'\''s here/ca.pem'
 
 // A log file that is made late and grows is read to the end of what is there.
 func TestFollow(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	path := filepath.Join(t.TempDir(), "console.log")
 	console := guest.NewConsole()
@@ -94,7 +94,7 @@ func TestQuitMachines(t *testing.T) {
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = qemu.Wait() }()
 
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	for { // until it has written its number
 		if text, err := os.ReadFile(pidFile); err == nil && len(text) > 0 {

@@ -25,7 +25,7 @@ func dial(t testing.TB, socket string) *client {
 	}
 	t.Cleanup(func() { nc.Close() })
 	// Nothing below waits for long; this only ends a test that hangs.
-	nc.SetDeadline(time.Now().Add(20 * time.Second))
+	nc.SetDeadline(time.Now().Add(3 * time.Minute))
 	c := &client{t, nc}
 	want := append([]byte("NBDMAGICIHAVEOPT"), 0, 3)
 	if got := c.take(18); !bytes.Equal(got, want) {

@@ -24,7 +24,7 @@ func mustDial(t testing.TB, socket string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { nc.Close() })
-	nc.SetDeadline(time.Now().Add(20 * time.Second))
+	nc.SetDeadline(time.Now().Add(3 * time.Minute))
 	return nc
 }
 
@@ -123,7 +123,7 @@ func TestServeEndsWithItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	nc.SetDeadline(time.Now().Add(20 * time.Second))
+	nc.SetDeadline(time.Now().Add(3 * time.Minute))
 	c := &client{t, nc}
 	c.take(18)
 	c.put(uint32(3))

@@ -110,7 +110,7 @@ func run(t testing.TB, name string, args ...string) string {
 
 // patience ends programs that hang, so that the test fails and says which.
 func patience(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

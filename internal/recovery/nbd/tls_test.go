@@ -196,7 +196,7 @@ func TestTLSNegotiation(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { nc.Close() })
-		nc.SetDeadline(time.Now().Add(20 * time.Second))
+		nc.SetDeadline(time.Now().Add(3 * time.Minute))
 		c := &client{t, nc}
 		c.take(18)
 		c.put(uint32(3))

@@ -16,12 +16,12 @@ func TestProbeGuestReports(t *testing.T) {
 	if err != nil {
 		t.Skip("qemu-system-x86_64 is not installed")
 	}
-	if err := runProbe(t.Context(), program, emulation("test"), time.Minute); err != nil {
+	if err := runProbe(t.Context(), program, emulation("test"), 3*time.Minute); err != nil {
 		t.Errorf("the probe's guest does not run under emulation: %v", err)
 	}
 	// A probe that can only fail proves nothing either.
 	bad := accelerator{option: "no-such-accelerator", cpu: "qemu64"}
-	if err := runProbe(t.Context(), program, bad, time.Minute); err == nil || !strings.Contains(err.Error(), "no-such-accelerator") {
+	if err := runProbe(t.Context(), program, bad, 3*time.Minute); err == nil || !strings.Contains(err.Error(), "no-such-accelerator") {
 		t.Errorf("error %v, want QEMU's own", err)
 	}
 }

@@ -82,7 +82,7 @@ func TestSegment(t *testing.T) {
 		t.Fatal(err)
 	}
 	frame := make([]byte, 2048)
-	if err := same.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := same.SetReadDeadline(time.Now().Add(3 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	n, err := same.Read(frame)

@@ -103,7 +103,7 @@ func leftovers(t *testing.T, g *tracktest.Machine) (found []string) {
 func TestGuardEndsTheCopying(t *testing.T) {
 	g := tracktest.NewMachine(t, 2, diskSize)
 	killHolding(t, g, command(t, "guard")...)
-	for deadline := time.Now().Add(time.Minute); len(leftovers(t, g)) > 0; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); len(leftovers(t, g)) > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("left: %v", leftovers(t, g))
 		}

@@ -141,7 +141,7 @@ func (l *Libvirt) Start() {
 // Redial connects Control to the machine, after StartDaemon.
 func (l *Libvirt) Redial() {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(l.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(l.t.Context(), 3*time.Minute)
 	defer cancel()
 	control, err := libvirt.Dial(ctx, l.URI, domain)
 	if err != nil {
@@ -175,7 +175,7 @@ func (l *Libvirt) virsh(args ...string) (string, error) {
 
 func (l *Libvirt) await(what string, is func() error) {
 	l.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		err := is()
 		if err == nil {
 			return

@@ -89,7 +89,7 @@ func (m *Machine) Start() {
 	}
 	m.process = process
 	m.t.Cleanup(func() { _ = process.Process.Kill(); _ = process.Wait() })
-	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(m.t.Context(), 3*time.Minute)
 	defer cancel()
 	var conn *qmp.Conn
 	for {
@@ -102,7 +102,9 @@ func (m *Machine) Start() {
 		}
 		select {
 		case <-ctx.Done():
-			m.t.Fatal(err)
+			state, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", process.Process.Pid))
+			waits, _ := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", process.Process.Pid))
+			m.t.Fatalf("QEMU offers no control socket: %v; its state: %s, it waits in %s", err, state, waits)
 		case <-time.After(10 * time.Millisecond): // it offers nothing else to wait for
 		}
 	}
