@@ -25,7 +25,7 @@ func (d *DB) RecordMark(ctx context.Context, server drs.SourceServerID) (number 
 // SetRecordMark notes it, durably.
 func (d *DB) SetRecordMark(ctx context.Context, server drs.SourceServerID, number uint64, sum []byte) error {
 	_, err := d.write.NewRaw("INSERT INTO record_marks (source_server, number, sum) VALUES (?, ?, ?) "+
-		"ON CONFLICT (source_server) DO UPDATE SET number = excluded.number, sum = excluded.sum", string(server), int64(number), sum).Exec(ctx) //nolint:gosec // numbers count up from 1
+		"ON CONFLICT (source_server) DO UPDATE SET number = excluded.number, sum = excluded.sum", string(server), int64(number), sum).Exec(ctx)
 	if err != nil {
 		return fmt.Errorf("set the mark of record %q: %w", server, err)
 	}

@@ -98,7 +98,7 @@ func (k *credit) settle(now time.Time) uint32 {
 		give -= keep
 	}
 	k.granted += give
-	return uint32(give) //nolint:gosec // never more than was granted
+	return uint32(give) // never more than was granted
 }
 
 // want takes note that the agent has to wait for credit, and returns how much more it
@@ -116,7 +116,7 @@ func (k *credit) want(now time.Time) uint32 {
 	more := max(min(window, k.pool.shareLocked(k, now)-k.extra, k.pool.leftLocked()), 0)
 	k.extra += more
 	k.granted += more
-	return uint32(more) //nolint:gosec // bounded by most, which is below 4 GiB
+	return uint32(more) // bounded by most, which is below 4 GiB
 }
 
 // shareLocked is how much a session may have on top of its base: all that had to wait

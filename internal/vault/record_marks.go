@@ -115,7 +115,7 @@ func (d documents) next(ctx context.Context, newest uint64, document []byte, sam
 		return newest + 1, nil
 	}
 	marked, sum, err := d.passed(ctx, newest, marks)
-	if err != nil && !(same && errors.Is(err, ErrNewerRecord)) {
+	if err != nil && (!same || !errors.Is(err, ErrNewerRecord)) {
 		return 0, err
 	}
 	now := sha256.Sum256(document)

@@ -158,7 +158,7 @@ func TestADeadLine(t *testing.T) {
 	down := time.Now()
 	f.write(64<<10, 32<<20)
 	see(t, f.agent.log, logged, interrupted)
-	f.installation.server.waitFor(t, `agent disconnected.*silent`)
+	f.server.waitFor(t, `agent disconnected.*silent`)
 	if now := counters(t, f.socket); now["connected"] != 0 {
 		t.Error("the agent's metrics say that it is connected")
 	}

@@ -101,7 +101,7 @@ func (r *outsideTrial) startAgent() {
 	for _, image := range r.disks {
 		args = append(args, "--disk", image)
 	}
-	r.process = exec.Command(binary, args...) //nolint:noctx // until endAgent
+	r.process = exec.Command(binary, args...)
 	r.process.Stderr = log
 	r.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := r.process.Start(); err != nil {

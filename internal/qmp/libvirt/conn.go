@@ -132,7 +132,7 @@ func (c *Conn) call(ctx context.Context, f func() error) error {
 	case err = <-done:
 	case <-ctx.Done():
 		c.end(ctx.Err())
-		<-done // the connection is closed: it returns
+		<-done //nolint:errcheck // the connection is closed: it returns, and why is known
 		return ctx.Err()
 	}
 	var said libvirt.Error

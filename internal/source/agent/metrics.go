@@ -161,7 +161,7 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	connected := m.connected.Load()
 	gauge(connectedDesc, flag(connected))
 	for phase, name := range phaseNames {
-		gauge(phaseDesc, flag(connected && replication.Phase(m.phase.Load()) == phase), name) //nolint:gosec // it was stored from one
+		gauge(phaseDesc, flag(connected && replication.Phase(m.phase.Load()) == phase), name)
 	}
 	if at := m.asOf.Load(); at != 0 {
 		gauge(lagDesc, max(time.Since(time.Unix(0, at)).Seconds(), 0))

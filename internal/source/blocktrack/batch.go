@@ -52,7 +52,7 @@ type batch struct {
 type controlBlock struct {
 	data    uint64
 	_       [8]byte // key and flags: none
-	opcode  uint16  // 0: read
+	_       uint16  // opcode, 0: read
 	_       int16
 	file    uint32
 	address uint64

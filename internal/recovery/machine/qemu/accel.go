@@ -123,7 +123,7 @@ func runProbe(ctx context.Context, program string, accel accelerator, limit time
 	if err != nil {
 		return fmt.Errorf("make the test guest's disk: %w", err)
 	}
-	defer disk.Close() //nolint:errcheck // memory
+	defer disk.Close()
 	var output strings.Builder
 	//nolint:noctx // ended below, which tells a guest that hangs from a process that the kernel holds
 	cmd := exec.Command(program, "-accel", accel.option, "-cpu", accel.cpu, "-machine", "q35", "-m", "16M",

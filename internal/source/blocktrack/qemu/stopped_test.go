@@ -60,7 +60,7 @@ func follow(t *testing.T, address qemu.Address, scratch string) *follower {
 func followKept(t *testing.T, address qemu.Address, scratch, keep string, guard ...string) *follower {
 	t.Helper()
 	args := command(t, "follower", append([]string{address.Socket, address.Domain, address.Libvirt, scratch, keep}, guard...)...)
-	f := &follower{t: t, cmd: exec.Command(args[0], args[1:]...)} //nolint:noctx // it lives until it is killed
+	f := &follower{t: t, cmd: exec.Command(args[0], args[1:]...)}
 	f.cmd.Stderr = os.Stderr
 	orders, err := f.cmd.StdinPipe()
 	if err != nil {

@@ -370,11 +370,11 @@ func (t *Tracker) swap(ctx context.Context) ([]blocktrack.Changes, error) {
 // after a loss of power.
 func (t *Tracker) Quiet() (bool, error) {
 	if t.m == nil || t.m.Err() != nil || t.number == 0 {
-		return false, nil //nolint:nilerr // Swap connects again, or says why it cannot
+		return false, nil // Swap connects again, or says why it cannot
 	}
 	drives, err := t.m.drives(context.Background())
 	if err != nil && t.m.Err() != nil {
-		return false, nil //nolint:nilerr // Swap connects again, or says why it cannot
+		return false, nil // Swap connects again, or says why it cannot
 	}
 	if err != nil {
 		return false, fmt.Errorf("qemu tracker: %w", err)
