@@ -40,6 +40,7 @@ const (
 	kindVolume2   = 19
 	kindPoint2    = 20
 	kindClock     = 21
+	kindVolume3   = 22
 )
 
 // upkeep tells whether edits leave alone what writers build on. A writer goes
@@ -87,6 +88,12 @@ func decodeEdits(body []byte) ([]edit, error) {
 			v := Volume{ID: VolumeID(f.u32()), Size: int64(f.u64()), Device: f.str(), Identity: f.str()}
 			if v.Identity == "" {
 				return nil, fmt.Errorf("edit of kind %d: volume %d without an identity", kind, v.ID)
+			}
+			e = volumeEdit{v}
+		case kindVolume3:
+			v := Volume{ID: VolumeID(f.u32()), Size: int64(f.u64()), Device: f.str(), Identity: f.str(), Apart: Apart(f.u8())}
+			if v.Apart != SetAside && v.Apart != Emptied {
+				return nil, fmt.Errorf("edit of kind %d: volume %d stands %s", kind, v.ID, v.Apart)
 			}
 			e = volumeEdit{v}
 		case kindPoint:
@@ -209,7 +216,10 @@ func (r *segmentRef) check() error {
 type volumeEdit struct{ Volume }
 
 func (e volumeEdit) kind() uint8 {
-	if e.Identity != "" {
+	switch {
+	case e.Apart != Within:
+		return kindVolume3
+	case e.Identity != "":
 		return kindVolume2
 	}
 	return kindVolume
@@ -219,8 +229,11 @@ func (e volumeEdit) put(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(e.ID))
 	b = binary.LittleEndian.AppendUint64(b, uint64(e.Size))
 	b = putString(b, e.Device)
-	if e.Identity != "" {
+	if e.kind() != kindVolume {
 		b = putString(b, e.Identity)
+	}
+	if e.kind() == kindVolume3 {
+		b = append(b, byte(e.Apart))
 	}
 	return b
 }
@@ -277,7 +290,7 @@ func (e pointEdit) apply(s *state) error {
 	}
 	p := e.point
 	p.SourceServer = s.server
-	s.points = s.points.with(pointRef{point: p, seq: e.seq, volumes: s.volumes, clock: s.clock})
+	s.points = s.points.with(pointRef{point: p, seq: e.seq, volumes: within(s.volumes), clock: s.clock})
 	return nil
 }
 

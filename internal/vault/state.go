@@ -139,13 +139,22 @@ func (s *state) edits() []edit {
 	}
 	out = append(out, tipEdit{s.seq, s.written})
 	var volumes []Volume
+	set := func(v Volume) {
+		if !slices.Contains(volumes, v) {
+			volumes = withVolume(volumes, v)
+			out = append(out, volumeEdit{v})
+		}
+	}
 	change := func(to []Volume) {
-		for _, v := range to {
-			if !slices.Contains(volumes, v) {
-				out = append(out, volumeEdit{v})
+		for _, v := range volumes {
+			if _, stays := findVolume(to, v.ID); !stays {
+				v.Apart = max(v.Apart, SetAside)
+				set(v)
 			}
 		}
-		volumes = to
+		for _, v := range to {
+			set(v)
+		}
 	}
 	var clock time.Time
 	tick := func(to time.Time) {
@@ -190,7 +199,29 @@ func (s *state) head() Head {
 		p := s.points.items[n-1].point
 		h.LastPoint = &p
 	}
+	for _, v := range s.volumes {
+		if v.Apart == SetAside && !s.pointsHold(v.ID) {
+			h.Unheld = append(h.Unheld, v.ID)
+		}
+	}
 	return h
+}
+
+// pointsHold tells whether a kept point holds the volume.
+func (s *state) pointsHold(id VolumeID) bool {
+	return slices.ContainsFunc(s.points.items, func(p pointRef) bool {
+		_, holds := findVolume(p.volumes, id)
+		return holds
+	})
+}
+
+// within returns the volumes that points hold; all of them as they are, where points hold all.
+func within(volumes []Volume) []Volume {
+	apart := func(v Volume) bool { return v.Apart != Within }
+	if !slices.ContainsFunc(volumes, apart) {
+		return volumes
+	}
+	return slices.DeleteFunc(slices.Clone(volumes), apart)
 }
 
 // upTo returns the branch's own segments up to a sequence.
@@ -244,6 +275,9 @@ func checkVolume(v Volume) error {
 	}
 	if len(v.Identity) > 256 {
 		return fmt.Errorf("volume %d: identity of %d bytes, want at most 256", v.ID, len(v.Identity))
+	}
+	if v.Apart > Emptied {
+		return fmt.Errorf("volume %d: stands %s", v.ID, v.Apart)
 	}
 	return nil
 }

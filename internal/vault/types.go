@@ -1,6 +1,8 @@
 package vault
 
 import (
+	"fmt"
+
 	"github.com/zeebo/xxh3"
 
 	"lifeboat/internal/drs"
@@ -32,6 +34,35 @@ type Volume struct {
 	// Identity tells the disk from others, whatever it is called; at most 256 bytes.
 	// Empty: not known.
 	Identity string
+	// Apart: no point holds the volume, from the epoch on that says so until one that
+	// says otherwise. Points of before keep what they hold.
+	Apart Apart
+}
+
+// Apart is how a volume stands beside the points of its branch.
+type Apart uint8
+
+const (
+	// Within: every point holds it.
+	Within Apart = iota
+	// SetAside: points do not hold it, the branch does. So is a disk that is on its way
+	// into the vault, and one that the machine has lost.
+	SetAside
+	// Emptied: nothing holds it any more; its content is zeros. The number of the volume is
+	// not used again.
+	Emptied
+)
+
+func (a Apart) String() string {
+	switch a {
+	case Within:
+		return "within"
+	case SetAside:
+		return "set aside"
+	case Emptied:
+		return "emptied"
+	}
+	return fmt.Sprintf("apart(%d)", uint8(a))
 }
 
 // Blocks returns the number of blocks, the last of which may be partial.
@@ -73,10 +104,12 @@ type Frame struct {
 // Head is the newest state of a branch. What the vault does for its upkeep, such as
 // folding, does not show in it.
 type Head struct {
-	Number     uint64   // of the last manifest that a writer made; the first is 1
-	Hash       [32]byte // of that manifest
-	Volumes    []Volume // sorted by ID
-	LastPoint  *drs.RecoveryPoint
+	Number    uint64   // of the last manifest that a writer made; the first is 1
+	Hash      [32]byte // of that manifest
+	Volumes   []Volume // sorted by ID
+	LastPoint *drs.RecoveryPoint
+	// Unheld are the volumes set aside that no kept point holds.
+	Unheld     []VolumeID
 	DigestSeed uint64 // for ChunkDigest, fixed for the life of the server
 }
 

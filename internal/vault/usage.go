@@ -61,7 +61,7 @@ func (v *Vault) Usage(ctx context.Context, server drs.SourceServerID) (Usage, er
 			}
 		}
 		if b.name == MainBranch {
-			for _, vol := range st.volumes {
+			for _, vol := range within(st.volumes) {
 				u.Logical += vol.Size
 			}
 		}
