@@ -9,9 +9,8 @@ import (
 	"lifeboat/internal/vault/blob/blobtest"
 )
 
-// A volume that is set aside is in no point from then on; points of before keep it,
-// whatever reads the branch: manifests, checkpoints that restate it, or both. Nothing holds
-// it once they are gone; emptied it takes no room, and comes back as what it was otherwise.
+// A volume that is set aside is in no point from then on; points of before keep it. The
+// head tells once nothing holds it any more; then it can be emptied.
 func TestVolumesSetAside(t *testing.T) {
 	keys := must(vault.CreateKeyFile(filepath.Join(t.TempDir(), "master.key")))(t)
 	store := blobtest.NewMem()
