@@ -53,6 +53,9 @@ type agentFlags struct {
 
 	AuditDays int `default:"30" placeholder:"N" help:"With the ebpf tracker: read and compare all disks once in so many days, while they are at rest, to make sure that no write was missed. 0 never does."`
 
+	DiskGrace   time.Duration `default:"10m" help:"How long a disk that is gone is waited for: then recovery points go on without it; those there are keep it. 0 waits for ever."`
+	DropMissing bool          `help:"Recovery points go on at once without disks of this source server that are gone, or not named any more."`
+
 	Freeze time.Duration `default:"2s" help:"The longest that filesystems are frozen for a recovery point of a disk that is never at rest; 0 never freezes. Needs the ebpf tracker."`
 	Hooks  string        `placeholder:"DIR" type:"existingdir" help:"Directory with the programs \"before\" and \"after\", to be run around each freeze: points are then consistent for the applications that they bring to rest."`
 
@@ -96,6 +99,12 @@ func (c *protectCommand) Run(ctx context.Context) error {
 	if auditIn == 0 {
 		auditIn = -1
 	}
+	if c.DiskGrace < 0 {
+		return usageError{fmt.Errorf("--disk-grace %s: want a time, or 0", c.DiskGrace)}
+	}
+	if c.DiskGrace == 0 {
+		c.DiskGrace = -1
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
@@ -116,7 +125,7 @@ func (c *protectCommand) Run(ctx context.Context) error {
 		defer stop()
 	}
 	err = agent.Run(ctx, agent.Config{
-		AuditIn: auditIn, FreezeBound: c.Freeze, Guard: []string{self, "guard"}, Hooks: c.Hooks,
+		AuditIn: auditIn, DiskGrace: c.DiskGrace, DropMissing: c.DropMissing, FreezeBound: c.Freeze, Guard: []string{self, "guard"}, Hooks: c.Hooks,
 		Server: c.Server, CAFile: c.CACert, Token: c.Token, TokenFile: c.TokenFile, State: c.State, Disks: c.Disk,
 		Tracker: c.Tracker, Pins: pins, Machine: agent.Machine{
 			Address: qemu.Address{Socket: c.QMP, Agent: c.GuestAgent, Domain: c.Domain, Libvirt: c.Libvirt},

@@ -114,11 +114,14 @@ func (c *agentInstallCommand) args() []string {
 	for _, d := range c.Disk {
 		args = append(args, "--disk", d)
 	}
-	args = append(args, "--tracker", c.Tracker, "--audit-days", strconv.Itoa(c.AuditDays), "--freeze", c.Freeze.String(), "--log-level", c.LogLevel.String())
+	args = append(args, "--tracker", c.Tracker, "--audit-days", strconv.Itoa(c.AuditDays), "--disk-grace", c.DiskGrace.String(), "--freeze", c.Freeze.String(), "--log-level", c.LogLevel.String())
 	for _, flag := range [][2]string{{"--qmp", c.QMP}, {"--domain", c.Domain}, {"--libvirt", c.Libvirt}, {"--guest-agent", c.GuestAgent}, {"--scratch", c.Scratch}, {"--hooks", c.Hooks}, {"--hostname", c.Hostname}, {"--memory", c.Memory}, {"--boot-mode", c.BootMode}, {"--metrics", c.Metrics}} {
 		if flag[1] != "" {
 			args = append(args, flag[0], flag[1])
 		}
+	}
+	if c.DropMissing {
+		args = append(args, "--drop-missing")
 	}
 	if c.Epoch > 0 {
 		args = append(args, "--epoch", c.Epoch.String())

@@ -16,7 +16,7 @@ type place struct {
 // names. A volume of a time without identities is known by its name alone, and so
 // is a disk that nothing tells from others. A disk of another identity under the
 // name of one that is gone is taken for its replacement: it is compared with the
-// volume and what differs is sent.
+// volume and what differs is sent. A volume that was emptied is no disk's any more.
 func assign(volumes []vault.Volume, disks []replication.Disk) []place {
 	next := vault.VolumeID(0)
 	for _, v := range volumes {
@@ -27,7 +27,7 @@ func assign(volumes []vault.Volume, disks []replication.Disk) []place {
 	match := func(same func(vault.Volume, replication.Disk) bool) {
 		for i, d := range disks {
 			for _, v := range volumes {
-				if !places[i].known && !taken[v.ID] && same(v, d) {
+				if !places[i].known && !taken[v.ID] && v.Apart != vault.Emptied && same(v, d) {
 					places[i], taken[v.ID] = place{v, true}, true
 				}
 			}

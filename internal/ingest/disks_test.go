@@ -162,7 +162,7 @@ func TestDiskLeftOut(t *testing.T) {
 
 	cfg.Disks = []string{one}
 	write(t, one, []byte("while the other is left out"), 100)
-	refusedWith(t, cfg, two, "--disk again", "another --hostname")
+	refusedWith(t, cfg, two, "--disk again", "--drop-missing")
 	r.catalog.await(t, "STALLED", func() bool {
 		info := r.catalog.info[server]
 		return info.State == drs.ReplicationStalled && info.Error != nil && strings.Contains(info.Error.Raw, two)

@@ -24,6 +24,7 @@ type status struct {
 	news     bool
 	passed   []drs.ReplicationState // since the last report, without loops; ends in the present state
 	hasPoint bool                   // a consistent point exists
+	joining  []bool                 // by disk: points do not hold it yet
 	scan     pace                   // of a scan; bytes yet to read
 	drain    pace                   // of a backlog; bytes yet to send
 }
@@ -113,15 +114,20 @@ func (s *status) opened(head vault.Head) {
 	})
 }
 
-// disks starts the transfer: the first sync, or the comparison with what is there.
-func (s *status) disks(disks []replication.Disk) {
+// disks starts the transfer: the first sync, or the comparison with what is there. Of
+// each disk apart tells whether points go on without it; those that left are not told of.
+func (s *status) disks(disks []replication.Disk, apart []bool) {
 	s.change(true, func() {
 		known := map[string]drs.ReplicatedDisk{}
 		for _, d := range s.now.Disks {
 			known[d.Device] = d
 		}
-		s.now.Disks = nil
-		for _, d := range disks {
+		s.now.Disks, s.joining = nil, nil
+		for i, d := range disks {
+			if d.State == replication.DiskLeft {
+				continue
+			}
+			s.joining = append(s.joining, apart[i])
 			old := known[d.Device]
 			s.now.Disks = append(s.now.Disks, drs.ReplicatedDisk{Device: d.Device, Total: d.Size, Replicated: min(old.Replicated, d.Size)})
 		}
@@ -133,6 +139,9 @@ func (s *status) disks(disks []replication.Disk) {
 		}
 	})
 }
+
+// joinsLocked tells whether a disk is on its way into points.
+func (s *status) joinsLocked(i int) bool { return i < len(s.joining) && s.joining[i] }
 
 // started: an epoch begins, so an earlier refusal is over.
 func (s *status) started() {
@@ -151,6 +160,10 @@ func (s *status) progress(m *replication.Progress, at time.Time) {
 		for i := range min(len(m.Disks), len(s.now.Disks)) {
 			d, p := &s.now.Disks[i], m.Disks[i]
 			d.Backlogged = min(p.Backlog, d.Total)
+			if s.joinsLocked(i) { // beside what the others are at
+				d.Replicated = max(d.Replicated, min(p.Scanned, d.Total)-d.Backlogged)
+				continue
+			}
 			switch {
 			case m.Phase != replication.PhaseScanning:
 				d.Rescanned = d.Total
@@ -259,6 +272,9 @@ func (s *status) restLocked(t time.Time) {
 	s.scan, s.drain = pace{}, pace{}
 	for i := range s.now.Disks {
 		d := &s.now.Disks[i]
+		if s.joinsLocked(i) {
+			continue
+		}
 		d.Replicated, d.Rescanned, d.Backlogged = d.Total, d.Total, 0
 	}
 	s.toLocked(drs.ReplicationContinuous)

@@ -33,7 +33,7 @@ func TestStatusInTheAPIsShapes(t *testing.T) {
 	session := func(head vault.Head) {
 		s.begin(s.info(), now)
 		s.opened(head)
-		s.disks([]replication.Disk{{Device: "/dev/vda", Size: total}})
+		s.disks([]replication.Disk{{Device: "/dev/vda", Size: total}}, make([]bool, 8))
 	}
 	session(vault.Head{})
 	want("begun", drs.ReplicationInitialSync, 0, 0, 0, 0)

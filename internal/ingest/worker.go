@@ -20,7 +20,8 @@ type worker struct {
 	branch  Branch     // nil after a failed write, until it is opened anew
 	head    vault.Head // last acknowledged
 	volumes []vault.Volume
-	epoch   Epoch // nil: none open
+	left    []vault.VolumeID // of volumes: the machine has lost their disks
+	epoch   Epoch            // nil: none open
 	id      uint64
 	// refusing: an epoch failed. What the agent sent before it knew is passed over.
 	refusing bool
@@ -139,7 +140,8 @@ func (w *worker) inventory(ctx context.Context, m *replication.Inventory) error 
 	return nil
 }
 
-// disks gives each disk its volume, see assign.
+// disks gives each disk its volume, see assign, and says which of them points hold from
+// now on.
 func (w *worker) disks(m *replication.Disks) error {
 	if w.epoch != nil {
 		return protocolError("disks within an epoch")
@@ -151,10 +153,12 @@ func (w *worker) disks(m *replication.Disks) error {
 		return protocolError("a disk is named twice")
 	}
 	reply := &replication.Volumes{}
-	w.volumes = nil
-	for i, place := range assign(w.head.Volumes, m.Disks) {
+	places := assign(w.head.Volumes, m.Disks)
+	apart := w.apart(m.Disks, places)
+	w.volumes, w.left = nil, nil
+	for i, place := range places {
 		d, v := m.Disks[i], place.volume
-		if place.known && d.Size < v.Size {
+		if place.known && d.Size < v.Size && d.State != replication.DiskLeft {
 			told := &replication.Error{
 				Code:     replication.CodeShrunk,
 				Text:     fmt.Sprintf("disk %s has %d bytes, its replica %d", d.Device, d.Size, v.Size),
@@ -169,37 +173,55 @@ func (w *worker) disks(m *replication.Disks) error {
 		if place.known && v.Device != d.Device {
 			w.s.srv.log.Info("a disk has another name now", "server", w.s.server, "was", v.Device, "disk", d.Device, "identity", d.Identity)
 		}
-		reply.Volumes = append(reply.Volumes, replication.Volume{ID: uint32(v.ID), Known: place.known})
+		reply.Volumes = append(reply.Volumes, replication.Volume{ID: uint32(v.ID), Known: place.known, Apart: apart[i]})
+		if d.State == replication.DiskLeft {
+			if place.known {
+				w.leaves(v)
+			}
+			continue
+		}
 		v.Device, v.Size = d.Device, d.Size
 		if d.Identity != "" {
 			v.Identity = d.Identity
 		}
+		w.stands(&v, place.known, apart[i])
 		w.volumes = append(w.volumes, v)
 	}
-	if err := w.allNamed(); err != nil {
+	if len(w.volumes) == len(w.left) {
+		return protocolError("all disks have left")
+	}
+	if err := w.others(m.DropOthers); err != nil {
 		return err
 	}
-	w.s.status.disks(m.Disks)
+	w.s.status.disks(m.Disks, apart)
 	return w.send(reply)
 }
 
-// allNamed refuses an agent that leaves out a disk of the head: its points would
-// hold that disk as it once was, next to the others as they are.
-func (w *worker) allNamed() error {
+// others deals with the disks of the head that the agent does not name.
+func (w *worker) others(drop bool) error {
 	for _, v := range w.head.Volumes {
-		if w.volume(v.ID) != nil {
+		if w.volume(v.ID) != nil || v.Apart == vault.Emptied {
 			continue
 		}
-		told := &replication.Error{
-			Code: replication.CodeDiskMissing,
-			Text: fmt.Sprintf("disk %s belongs to source server %s, and the agent does not replicate it now", v.Device, w.s.server),
-			NextStep: "name it with --disk again; or, when the machine has lost it for good, register the machine as a new source server, " +
-				"with an empty --state directory and another --hostname",
+		if v.Apart == vault.Within && !drop {
+			return w.missing(v)
 		}
-		w.s.status.fail(drs.FailedToCreateStagingDisks, told.Text, told.NextStep)
-		return told
+		w.leaves(v)
 	}
 	return nil
+}
+
+// missing refuses an agent that leaves out a disk of the head: its points would
+// hold that disk as it once was, next to the others as they are.
+func (w *worker) missing(v vault.Volume) error {
+	told := &replication.Error{
+		Code: replication.CodeDiskMissing,
+		Text: fmt.Sprintf("disk %s belongs to source server %s, and the agent does not replicate it now", v.Device, w.s.server),
+		NextStep: "name it with --disk again; or, when it is to be protected no longer, start the agent with --drop-missing: " +
+			"points go on without it, and those there are keep it",
+	}
+	w.s.status.fail(drs.FailedToCreateStagingDisks, told.Text, told.NextStep)
+	return told
 }
 
 func hasTwice(disks []replication.Disk) bool {
@@ -274,12 +296,19 @@ func (w *worker) begin(ctx context.Context, m *replication.Begin) error {
 		}
 	}
 	// An epoch outlives the session's context only until close aborts it.
-	epoch, err := w.branch.Begin(context.WithoutCancel(ctx), w.volumes)
+	volumes, unheld := w.emptying()
+	epoch, err := w.branch.Begin(context.WithoutCancel(ctx), volumes)
 	if err != nil {
 		return w.refuse(err)
 	}
 	w.epoch = epoch
 	w.s.status.started()
+	for _, v := range unheld {
+		if err := emptyVolume(epoch, v); err != nil {
+			return w.refuse(err)
+		}
+		w.s.srv.log.Info("no recovery point holds a disk that has left: its data is freed", "server", w.s.server, "disk", v.Device, "identity", v.Identity)
+	}
 	return nil
 }
 

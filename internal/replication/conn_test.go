@@ -96,7 +96,7 @@ func TestVersionsAreSettled(t *testing.T) {
 		name     string
 		min, max uint16
 		want     uint16
-	}{{"same", 1, 1, 1}, {"older agent", 1, MaxVersion, MaxVersion}, {"newer agent", 1, 7, MaxVersion}, {"much newer agent", MaxVersion + 1, 7, 0}, {"prehistoric agent", 0, 0, 0}} {
+	}{{"same", 1, 1, 1}, {"older agent", 1, MaxVersion, MaxVersion}, {"newer agent", 1, MaxVersion + 1, MaxVersion}, {"much newer agent", MaxVersion + 1, MaxVersion + 2, 0}, {"prehistoric agent", 0, 0, 0}} {
 		t.Run(test.name, func(t *testing.T) {
 			agent, server := pair(t)
 			type got struct {

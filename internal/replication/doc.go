@@ -19,7 +19,7 @@ const (
 	ALPN = "lifeboat-replication"
 	// MinVersion and MaxVersion are the versions this program speaks.
 	MinVersion uint16 = 1
-	MaxVersion uint16 = 6
+	MaxVersion uint16 = 7
 
 	// RenewalVersion is the first version with Renewal and Certificate, and
 	// IdentityVersion that with the identities of disks.
@@ -34,6 +34,8 @@ const (
 	CreditVersion uint16 = 5
 	// LobbyVersion is the first version in which heartbeats may come before the welcome.
 	LobbyVersion uint16 = 6
+	// ApartVersion is the first version with disks that points do not hold.
+	ApartVersion uint16 = 7
 
 	// DefaultPort is where a replication server listens.
 	DefaultPort = 1500

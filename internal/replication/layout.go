@@ -171,11 +171,19 @@ func (m *Disks) encode(e *encoder) {
 		e.str(disk.Device, MaxDevice)
 		e.u64(uint64(disk.Size))
 	}
-	if !slices.ContainsFunc(m.Disks, func(d Disk) bool { return d.Identity != "" }) {
+	states := m.DropOthers || slices.ContainsFunc(m.Disks, func(d Disk) bool { return d.State != DiskPresent })
+	if !states && !slices.ContainsFunc(m.Disks, func(d Disk) bool { return d.Identity != "" }) {
 		return // as version 1 has it
 	}
 	for _, disk := range m.Disks {
 		e.str(disk.Identity, MaxIdentity)
+	}
+	if !states {
+		return // as versions before ApartVersion have it
+	}
+	e.flag(m.DropOthers)
+	for _, disk := range m.Disks {
+		e.u8(uint8(disk.State))
 	}
 }
 
@@ -190,6 +198,15 @@ func (m *Disks) decode(d *decoder) {
 	for i := range m.Disks {
 		m.Disks[i].Identity = d.str(MaxIdentity)
 	}
+	if len(d.b) == 0 {
+		return
+	}
+	m.DropOthers = d.flag()
+	for i := range m.Disks {
+		if m.Disks[i].State = DiskState(d.u8()); m.Disks[i].State > DiskLeft {
+			d.fail("disk in state %d", m.Disks[i].State)
+		}
+	}
 }
 
 func (m *Volumes) encode(e *encoder) {
@@ -198,12 +215,24 @@ func (m *Volumes) encode(e *encoder) {
 		e.u32(v.ID)
 		e.flag(v.Known)
 	}
+	if !slices.ContainsFunc(m.Volumes, func(v Volume) bool { return v.Apart }) {
+		return // as versions before ApartVersion have it
+	}
+	for _, v := range m.Volumes {
+		e.flag(v.Apart)
+	}
 }
 
 func (m *Volumes) decode(d *decoder) {
 	m.Volumes = make([]Volume, d.count(int(d.u16()), MaxDisks, 5))
 	for i := range m.Volumes {
 		m.Volumes[i] = Volume{ID: d.u32(), Known: d.flag()}
+	}
+	if len(d.b) == 0 {
+		return
+	}
+	for i := range m.Volumes {
+		m.Volumes[i].Apart = d.flag()
 	}
 }
 

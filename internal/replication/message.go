@@ -78,7 +78,12 @@ type Config struct {
 
 // Disks tells the disks that the following epochs are about, agent to server.
 // It is sent again when a disk grew, between epochs.
-type Disks struct{ Disks []Disk }
+type Disks struct {
+	Disks []Disk
+	// DropOthers: disks of the server that are not named have left. Else they are
+	// refused. Since ApartVersion.
+	DropOthers bool
+}
 
 // Disk is one disk of the source.
 type Disk struct {
@@ -87,7 +92,22 @@ type Disk struct {
 	// Identity tells the disk from others, whatever it is called; empty: nothing does.
 	// Since version 2; an agent leaves it out before.
 	Identity string
+	// State is how the disk stands, since ApartVersion.
+	State DiskState
 }
+
+// DiskState is how a disk stands, by its agent's word.
+type DiskState uint8
+
+const (
+	// DiskPresent: it is replicated. Whether points hold it the server decides, and tells
+	// with Volume.Apart.
+	DiskPresent DiskState = iota
+	// DiskComplete: what was sent of it is all of it, so points can hold it.
+	DiskComplete
+	// DiskLeft: the machine has lost it, and points go on without it.
+	DiskLeft
+)
 
 // Volumes answers Disks, in the same order.
 type Volumes struct{ Volumes []Volume }
@@ -97,6 +117,9 @@ type Volume struct {
 	ID uint32
 	// Known: the vault holds data of this disk, so its digests are worth asking for.
 	Known bool
+	// Apart: points do not hold the disk until its agent says that it is complete.
+	// Since ApartVersion.
+	Apart bool
 }
 
 // DigestRequest asks for the content digests of chunks, agent to server.

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"lifeboat/internal/drs"
+	"lifeboat/internal/vault/seal"
 )
 
 // A state that is restated from nothing has points of the same volumes: one that was set
@@ -25,7 +26,7 @@ func TestRestatedVolumes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := (&state{}).next(1, [32]byte{}, [16]byte{}, stored)
+		s, err := (&state{}).next(1, [32]byte{}, seal.Salt{}, stored)
 		if err != nil {
 			t.Fatal(err)
 		}

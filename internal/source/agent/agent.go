@@ -63,6 +63,12 @@ type Config struct {
 	Guard       []string
 	Hooks       string
 
+	// DiskGrace is how long a disk may be gone until points go on without it; 0: 10
+	// minutes, less: for ever. DropMissing: disks that are gone at the start, or not named
+	// any more, have left at once.
+	DiskGrace   time.Duration
+	DropMissing bool
+
 	// Epoch is the wanted spacing of epochs; 0: the server's setting.
 	Epoch time.Duration
 	// FuzzyAfter is how long disks may go without a quiet pass before a fuzzy
@@ -204,6 +210,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.FreezeBound == 0 {
 		c.FreezeBound = defaultFreezeBound
 	}
+	if c.DiskGrace == 0 {
+		c.DiskGrace = defaultDiskGrace
+	}
 	if c.FuzzyAfter == 0 {
 		c.FuzzyAfter = defaultFuzzyAfter
 	}
@@ -255,6 +264,8 @@ type agent struct {
 	disks    *diskSet
 	whole    bool     // all disks of the machine are replicated, new ones as well
 	fresh    []string // new disks, to be taken up before the next session
+	mayLeave bool     // the server lets disks leave
+	owed     bool     // a point is, though nothing was written: the newest one is of other disks
 	tracker  blocktrack.Tracker
 	live     blocktrack.Watcher   // the tracker, if it sees writes as they happen; else nil
 	outside  outside              // the tracker, if the disks are of another machine; else nil

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"lifeboat/internal/replication"
 	"lifeboat/internal/source/blocktrack"
+	"lifeboat/internal/source/blocktrack/ebpf"
 	"lifeboat/internal/source/inventory"
 )
 
@@ -44,6 +46,7 @@ func (a *agent) arrange(fresh ...string) error {
 	for _, path := range fresh {
 		choices = append(choices, choice{memoryDisk: memoryDisk{Name: path}})
 	}
+	choices = withRoom(choices)
 	switch {
 	case len(choices) == 0:
 		return errors.New("this machine has no disk of its own: name what to replicate with --disk")
@@ -61,7 +64,7 @@ func (a *agent) arrange(fresh ...string) error {
 	}
 	if len(set.present()) == 0 {
 		a.closeOthers(set)
-		return set.absent()
+		return set.all[0].lost()
 	}
 	if a.disks != nil {
 		old := a.disks
@@ -70,6 +73,24 @@ func (a *agent) arrange(fresh ...string) error {
 	}
 	a.disks, a.whole = set, all
 	return nil
+}
+
+// withRoom leaves out disks that have left, the earliest first, where there are more than
+// a server may have.
+func withRoom(choices []choice) []choice {
+	for len(choices) > replication.MaxDisks {
+		first := -1
+		for i, c := range choices {
+			if c.lost != "" && !c.Left.IsZero() && (first < 0 || c.Left.Before(choices[first].Left)) {
+				first = i
+			}
+		}
+		if first < 0 {
+			break
+		}
+		choices = slices.Delete(choices, first, first+1)
+	}
+	return choices
 }
 
 // goneSuffix tells a disk that is gone from the one that has its name now.
@@ -87,14 +108,10 @@ func (a *agent) openChoice(c choice, taken bool) (*disk, error) {
 			}
 		}
 	}
-	d := &disk{name: c.Name, arg: c.Arg, identity: c.Identity, size: c.Bytes}
 	if c.lost != "" {
-		if taken {
-			d.name += goneSuffix
-		}
-		d.dev = lostDevice{d.name, true, errors.New(c.lost)}
-		return d, nil
+		return a.lostChoice(c, taken), nil
 	}
+	d := &disk{name: c.Name, arg: c.Arg, identity: c.Identity, size: c.Bytes}
 	dev, err := blocktrack.Open(c.Name)
 	if err != nil {
 		return nil, err
@@ -105,6 +122,26 @@ func (a *agent) openChoice(c choice, taken bool) (*disk, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// lostChoice is a disk that is not there: the one that the agent has, if it has it.
+func (a *agent) lostChoice(c choice, taken bool) *disk {
+	if a.disks != nil {
+		for _, d := range a.disks.all {
+			if d.lost() != nil && strings.TrimSuffix(d.name, goneSuffix) == c.Name && d.identity == c.Identity {
+				return d
+			}
+		}
+	}
+	d := &disk{name: c.Name, arg: c.Arg, identity: c.Identity, size: c.Bytes, goneSince: time.Now(), left: c.Left}
+	if taken {
+		d.name += goneSuffix
+	}
+	if d.left.IsZero() && a.cfg.DropMissing {
+		d.left, a.owed = time.Now(), true
+	}
+	d.dev = lostDevice{d.name, true, errors.New(c.lost)}
+	return d
 }
 
 // closeOthers closes the disks of a set that are none of the agent's.
@@ -123,22 +160,61 @@ func (a *agent) closeOthers(set *diskSet) {
 	}
 }
 
-// rearrange goes on with the disks as they are now, between sessions.
+// rearrange goes on with the disks as they are now, between sessions. What is known of
+// those that stay is still known.
 func (a *agent) rearrange(ctx context.Context) error {
 	if a.outside != nil {
 		return a.rearrangeOutside(ctx)
 	}
-	fresh := a.fresh
+	fresh, before := a.fresh, a.disks.all
 	a.fresh = nil
 	if err := a.arrange(fresh...); err != nil {
 		return err
 	}
+	a.letGo()
 	a.props.Disks = inventory.Collector{}.Disks(a.disks.inventory())
-	a.loaded, a.complete, a.standing = false, false, nil
-	if err := a.openTracker(); err != nil {
-		return err
+	if !a.extend(before) {
+		a.loaded, a.complete, a.standing = false, false, nil
+		if err := a.openTracker(); err != nil {
+			return err
+		}
 	}
 	return a.remember()
+}
+
+// extend goes on with the tracker when no disk is another one than before, and has those
+// that were added watched, too. It tells whether it could.
+func (a *agent) extend(before []*disk) bool {
+	all := a.disks.all
+	if !a.loaded || len(all) < len(before) || !slices.Equal(all[:len(before)], before) {
+		return false
+	}
+	added := all[len(before):]
+	if len(added) == 0 {
+		return true
+	}
+	if a.live == nil {
+		a.tracker = blocktrack.Scan{Disks: len(all)}
+	} else {
+		var disks []ebpf.Disk
+		part := watched{}
+		for i, d := range added {
+			disks = append(disks, ebpf.Disk{Path: d.name, Size: d.size})
+			part.at = append(part.at, len(before)+i)
+		}
+		tracker, err := ebpf.Open(disks)
+		if err != nil {
+			a.log.Warn("a new disk cannot be tracked beside the others: all are read", "err", err)
+			return false
+		}
+		part.Watcher = tracker
+		a.live = a.alongside(part)
+		a.tracker = a.live
+	}
+	for range added {
+		a.todo = append(a.todo, blocktrack.Changes{All: true})
+	}
+	return true
 }
 
 // remember keeps which disks are replicated for the next start.
@@ -163,7 +239,7 @@ func (a *agent) remember() error {
 		if arg == "" && !a.whole {
 			arg = strings.TrimSuffix(d.name, goneSuffix)
 		}
-		m.Disks = append(m.Disks, memoryDisk{Arg: arg, Name: strings.TrimSuffix(d.name, goneSuffix), Identity: d.identity, Bytes: d.size})
+		m.Disks = append(m.Disks, memoryDisk{Arg: arg, Name: strings.TrimSuffix(d.name, goneSuffix), Identity: d.identity, Bytes: d.size, Left: d.left})
 	}
 	return m.save(a.cfg.State, was)
 }

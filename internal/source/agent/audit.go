@@ -50,6 +50,12 @@ func (u *audit) next(disks []*disk, n int64) (int, blocktrack.Range) {
 	if u.disk >= len(disks) || u.off >= disks[u.disk].size {
 		u.disk, u.off = (u.disk+1)%len(disks), 0
 	}
+	for range disks { // past those that are not there, or not in the vault yet
+		if d := disks[u.disk]; d.left.IsZero() && !d.joining.Load() {
+			break
+		}
+		u.disk, u.off = (u.disk+1)%len(disks), 0
+	}
 	return u.disk, blocktrack.Range{Offset: u.off, Length: min(n, disks[u.disk].size-u.off)}
 }
 
@@ -59,7 +65,9 @@ func (c *cutter) auditSome(ctx context.Context) error {
 	a := c.s.a
 	var total int64
 	for _, d := range a.disks.all {
-		total += d.size
+		if d.left.IsZero() && !d.joining.Load() {
+			total += d.size
+		}
 	}
 	n := a.audit.due(time.Now(), total, a.cfg.AuditIn)
 	if n == 0 {

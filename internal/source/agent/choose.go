@@ -62,7 +62,7 @@ func choose(named []string, m memory, now machineDisks) (choices []choice, all b
 			}
 			d := memoryDisk{Arg: path, Name: path}
 			if i := slices.IndexFunc(m.Disks, func(d memoryDisk) bool { return d.Arg == path || d.Arg == "" && d.Name == path }); i >= 0 {
-				d.Identity, d.Bytes = m.Disks[i].Identity, m.Disks[i].Bytes
+				d.Identity, d.Bytes, d.Left = m.Disks[i].Identity, m.Disks[i].Bytes, m.Disks[i].Left
 				if m.Disks[i].Arg == "" {
 					d.Name = m.Disks[i].Name
 				}

@@ -56,7 +56,7 @@ func (s *session) replicate(ctx context.Context) error {
 	c := &cutter{
 		s: s, packer: packer, ship: &shipper{s: s},
 		bulk:     !s.a.complete,
-		unsealed: !s.welcome.Sealed || s.owes,
+		unsealed: !s.welcome.Sealed || s.owes || s.a.owed,
 	}
 	if gone := s.a.disks.absent(); gone != nil {
 		c.tellGone(gone)
@@ -64,6 +64,9 @@ func (s *session) replicate(ctx context.Context) error {
 	for {
 		c.takeRequests()
 		err := c.turn(ctx)
+		if err == nil {
+			err = c.join(ctx)
+		}
 		if err != nil {
 			if err := c.recover(ctx, err); err != nil {
 				return err
@@ -227,7 +230,7 @@ func (c *cutter) seal(ctx context.Context, commit replication.Commit) error {
 	if commit.Freeze > 0 {
 		c.s.a.cfg.Metrics.freezes.Observe(commit.Freeze.Seconds())
 	}
-	c.unsealed, c.answering, c.triesToRest = false, nil, 0
+	c.unsealed, c.answering, c.triesToRest, c.s.a.owed = false, nil, 0, false
 	// Not a line for each in a journal on a disk that is replicated: it would be a change
 	// for the next point, for ever.
 	c.s.a.log.Debug("recovery point", "taken", commit.Taken.UTC(), "consistency", consistencyNames[commit.Consistency],
@@ -393,11 +396,8 @@ func (c *cutter) pause(ctx context.Context) error {
 		if next := c.lastStart.Add(c.s.spacing()); next.After(until) {
 			until = next
 		}
-		c.s.mu.Lock()
-		asked := len(c.s.requests) > 0
-		c.s.mu.Unlock()
 		left := time.Until(until)
-		if asked || left <= 0 {
+		if c.asked() || left <= 0 {
 			return nil
 		}
 		timer := time.NewTimer(left)

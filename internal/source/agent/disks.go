@@ -3,6 +3,7 @@ package agent
 import (
 	"os"
 	"sync/atomic"
+	"time"
 
 	"lifeboat/internal/source/blocktrack"
 	"lifeboat/internal/source/inventory"
@@ -33,16 +34,27 @@ type disk struct {
 	meter *diskMeter // set at the beginning of each session
 	whole reason     // why all of it is to be read; empty: it is not, or that was counted
 
+	// A disk that is gone is waited for, from goneSince on, until it has left.
+	goneSince, left time.Time
+	// joining: points go on without the disk while it is read piece by piece; joined
+	// bytes were.
+	joining atomic.Bool
+	joined  int64
+	entire  bool // in this session its agent has said that points can hold it
+
 	scanned atomic.Int64 // bytes dealt with in the latest pass
 	named   atomic.Int64 // bytes that the pass under way was to deal with, where a tracker named them
 }
 
 type diskSet struct{ all []*disk }
 
-// reopen opens all disks afresh, for the case that one went and came back. What
+// reopen opens the disks that are there afresh. What
 // cannot be opened stays as it is; a disk that is smaller than it was is an error.
 func (s *diskSet) reopen() error {
 	for _, d := range s.all {
+		if d.lost() != nil {
+			continue
+		}
 		dev, err := blocktrack.Open(d.name)
 		if err != nil {
 			return err

@@ -137,7 +137,7 @@ func (a *agent) tellLoose(mounts []freeze.Mount) {
 // others.
 func (c *cutter) frozenCut(ctx context.Context) (sealed bool, err error) {
 	a := c.s.a
-	mounts, err := freeze.Mounts(a.disks.names())
+	mounts, err := freeze.Mounts(a.disks.presentNames())
 	if err != nil || len(mounts) == 0 {
 		if err != nil {
 			a.log.Warn("no frozen cut", "err", err)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"time"
 
 	"lifeboat/internal/source/blocktrack"
 )
@@ -38,7 +39,8 @@ func (d *disk) lose(why error) {
 	}
 	block := d.dev.Block()
 	_ = d.dev.Close() // read only: nothing can be lost
-	d.dev = lostDevice{d.name, block, why}
+	d.dev, d.goneSince = lostDevice{d.name, block, why}, time.Now()
+	d.joining.Store(false)
 }
 
 // loseGone takes note of the disk that an error says is gone, and tells whether there
@@ -58,15 +60,18 @@ func (s *diskSet) loseGone(err error) bool {
 	return others
 }
 
-// absent is the error of the first disk that is not there; nil: all are.
+// absent is the error of the first disk that is not there and waited for; nil: none is.
 func (s *diskSet) absent() error {
 	for _, d := range s.all {
-		if err := d.lost(); err != nil {
+		if err := d.lost(); err != nil && d.left.IsZero() {
 			return err
 		}
 	}
 	return nil
 }
+
+// lacks tells whether some disk is not there, waited for or not.
+func (s *diskSet) lacks() bool { return len(s.present()) < len(s.all) }
 
 // readLater has the disks that are gone read as a whole once they are back.
 func (a *agent) readLater() {
@@ -85,4 +90,42 @@ func (s *diskSet) present() (at []int) {
 		}
 	}
 	return at
+}
+
+// defaultDiskGrace is how long a disk that is gone is waited for: slow starts, paths that
+// fail over and cables that are put back take less.
+const defaultDiskGrace = 10 * time.Minute
+
+// overdue tells whether a disk has been waited for long enough.
+func (a *agent) overdue(d *disk) bool {
+	return d.lost() != nil && d.left.IsZero() && a.mayLeave && a.cfg.DiskGrace > 0 && time.Since(d.goneSince) >= a.cfg.DiskGrace
+}
+
+// letGo has points go on without the disks that were waited for long enough.
+func (a *agent) letGo() {
+	for _, d := range a.disks.all {
+		if a.overdue(d) {
+			d.left, a.owed = time.Now(), true
+			a.log.Warn("a disk has left: points go on without it, those there are keep it", "disk", d.name, "identity", d.identity,
+				"gone_since", d.goneSince.UTC(), "next_step", "none, if that was meant; attached again the disk is taken up again")
+		}
+	}
+}
+
+// presentNames lists the disks that are there.
+func (s *diskSet) presentNames() (names []string) {
+	for _, i := range s.present() {
+		names = append(names, s.all[i].name)
+	}
+	return names
+}
+
+// told lists the disks that the server is told the progress of: all that have not left.
+func (s *diskSet) told() (all []*disk) {
+	for _, d := range s.all {
+		if d.left.IsZero() {
+			all = append(all, d)
+		}
+	}
+	return all
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"lifeboat/internal/durable"
 	"lifeboat/internal/replication"
@@ -31,6 +32,8 @@ type memoryDisk struct {
 	Name     string `json:"name"`          // its path when it was last seen
 	Identity string `json:"identity,omitempty"`
 	Bytes    int64  `json:"bytes"`
+	// Left is when points began to go on without it; zero: they hold it.
+	Left time.Time `json:"left,omitzero"`
 }
 
 const (

@@ -3,11 +3,9 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"lifeboat/internal/drs"
-	"lifeboat/internal/replication"
 	"lifeboat/internal/source/blocktrack"
 	"lifeboat/internal/source/blocktrack/qemu"
 	"lifeboat/internal/source/inventory"
@@ -103,24 +101,4 @@ func (a *agent) rearrangeOutside(ctx context.Context) error {
 		return err
 	}
 	return a.remember()
-}
-
-// newTables makes tables of the disks that have none while the others go on: of disks
-// that were taken up since the session before.
-func (s *session) newTables(ctx context.Context, volumes []replication.Volume) error {
-	for i, d := range s.a.disks.all {
-		if d.table != nil {
-			continue
-		}
-		if err := s.createTable(d); err != nil {
-			return err
-		}
-		if !volumes[i].Known {
-			continue
-		}
-		if err := s.loadDigests(ctx, d); err != nil {
-			return fmt.Errorf("ask what the vault holds of %s: %w", d.name, err)
-		}
-	}
-	return nil
 }

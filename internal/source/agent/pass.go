@@ -56,13 +56,7 @@ func (c *cutter) pass(ctx context.Context, queue int, read func() error) (result
 	if c.s.a.live != nil && !slices.ContainsFunc(todo, func(c blocktrack.Changes) bool { return c.All }) {
 		workers = scattered
 	}
-	items := make(chan item, queue)
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		defer close(items)
-		if err := blocktrack.ReadAll(ctx, c.readings(ctx, items), workers); err != nil {
-			return err
-		}
+	result, err = c.send(ctx, c.readings, workers, queue, func() error {
 		if err := read(); err != nil {
 			return err
 		}
@@ -71,16 +65,14 @@ func (c *cutter) pass(ctx context.Context, queue int, read func() error) (result
 		}
 		return nil
 	})
-	group.Go(func() error {
-		if err := c.shipAll(ctx, items, &result); err != nil {
-			return err
-		}
-		return c.ship.endPass(ctx)
-	})
-	if err := group.Wait(); err != nil {
+	if err != nil {
 		return result, err
 	}
-	clear(todo)
+	for i, d := range c.s.a.disks.all {
+		if !d.joining.Load() {
+			todo[i] = blocktrack.Changes{}
+		}
+	}
 	c.s.a.readLater()
 	for _, d := range c.s.a.disks.all {
 		d.named.Store(0)
@@ -88,11 +80,35 @@ func (c *cutter) pass(ctx context.Context, queue int, read func() error) (result
 	return result, nil
 }
 
+// send reads and ships what differs.
+func (c *cutter) send(ctx context.Context, readings func(context.Context, chan<- item) []blocktrack.Reading, workers, queue int, read func() error) (result passResult, err error) {
+	items := make(chan item, queue)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer close(items)
+		if err := blocktrack.ReadAll(ctx, readings(ctx, items), workers); err != nil {
+			return err
+		}
+		return read()
+	})
+	group.Go(func() error {
+		if err := c.shipAll(ctx, items, &result); err != nil {
+			return err
+		}
+		return c.ship.endPass(ctx)
+	})
+	err = group.Wait()
+	return result, err
+}
+
 // readings is what is to be read of all disks.
 func (c *cutter) readings(ctx context.Context, items chan<- item) []blocktrack.Reading {
 	var list []blocktrack.Reading
 	var named int64
 	for i, d := range c.s.a.disks.all {
+		if d.joining.Load() {
+			continue
+		}
 		todo := c.s.a.todo[i]
 		d.scanned.Store(0)
 		if d.lost() != nil {
@@ -129,6 +145,10 @@ func (c *cutter) takeChanges(ctx context.Context) (lost []blindness, err error) 
 		return nil, err
 	}
 	for i, named := range changes {
+		if a.disks.all[i].joining.Load() {
+			a.joinChanges(i, named)
+			continue
+		}
 		if named.All && a.live != nil && !a.todo[i].All {
 			lost = append(lost, blindness{a.disks.all[i].name, named.Why})
 			a.disks.all[i].whole = trackerLost

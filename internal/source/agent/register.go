@@ -94,7 +94,7 @@ func (a *agent) register(ctx context.Context) error {
 		return fmt.Errorf("register: %w", err)
 	}
 	body, err := json.Marshal(replication.Registration{
-		Token: token, CSR: csr, HardwareID: a.id.HardwareID, AgentVersion: a.cfg.Version, Inventory: a.props,
+		Token: token, CSR: csr, HardwareID: a.id.HardwareID, AgentVersion: a.cfg.Version, Inventory: a.told(),
 	})
 	if err != nil {
 		return fmt.Errorf("register: %w", err)

@@ -78,6 +78,7 @@ func (a *agent) session(ctx context.Context) (welcomed bool, err error) {
 	a.cfg.Metrics.sessions.Add(1)
 	a.cfg.Metrics.connected.Store(true)
 
+	a.settle(welcome.Version)
 	handshake()
 	group, inner := errgroup.WithContext(ctx)
 	// The receiver sits in a read until the connection closes.
@@ -95,6 +96,18 @@ func (a *agent) session(ctx context.Context) (welcomed bool, err error) {
 	err = group.Wait()
 	<-ended
 	return true, err
+}
+
+// settle has the disks as a server of that version takes them, before anything of the
+// session looks at them.
+func (a *agent) settle(version uint16) {
+	a.mayLeave = version >= replication.ApartVersion
+	for _, d := range a.disks.all {
+		d.entire = false
+		if !a.mayLeave {
+			d.left = time.Time{} // waited for, as long as it takes
+		}
+	}
 }
 
 // inTheLobby tells of a server that lives and lets the agent wait.
@@ -202,7 +215,7 @@ func (s *session) report(ctx context.Context) error {
 			return err
 		}
 		now, asOf := s.snapshot()
-		s.a.cfg.Metrics.look(&now, s.a.disks.all)
+		s.a.cfg.Metrics.look(&now, s.a.disks.told())
 		s.a.cfg.Metrics.holds(asOf)
 		var err error
 		if now.Phase != told.Phase || now.Text != told.Text || !slices.Equal(now.Disks, told.Disks) {
@@ -229,10 +242,13 @@ func (s *session) snapshot() (replication.Progress, time.Time) {
 	defer s.mu.Unlock()
 	p := s.progress
 	backlog := s.a.ledger.backlog(s.a.disks.all)
-	p.Disks = make([]replication.DiskProgress, len(backlog))
+	p.Disks = make([]replication.DiskProgress, 0, len(backlog))
 	for i, d := range s.a.disks.all {
+		if !d.left.IsZero() {
+			continue // see told
+		}
 		unread := max(d.named.Load()-d.scanned.Load(), 0)
-		p.Disks[i] = replication.DiskProgress{Scanned: d.scanned.Load(), Backlog: unread + backlog[i]}
+		p.Disks = append(p.Disks, replication.DiskProgress{Scanned: d.scanned.Load(), Backlog: unread + backlog[i]})
 	}
 	return p, s.asOf
 }
@@ -241,8 +257,9 @@ func (s *session) snapshot() (replication.Progress, time.Time) {
 func (s *session) announce(ctx context.Context) ([]replication.Volume, error) {
 	m := &replication.Disks{}
 	for _, d := range s.a.disks.all {
-		m.Disks = append(m.Disks, replication.Disk{Device: d.name, Size: d.size})
+		m.Disks = append(m.Disks, replication.Disk{Device: d.name, Size: d.size, State: s.state(d)})
 	}
+	m.DropOthers = s.a.cfg.DropMissing && s.a.mayLeave
 	if s.welcome.Version >= replication.IdentityVersion && s.a.outside == nil {
 		for i, identity := range inventory.DiskIdentities(s.a.disks.names()) {
 			d := s.a.disks.all[i]
@@ -253,7 +270,7 @@ func (s *session) announce(ctx context.Context) ([]replication.Volume, error) {
 		}
 	}
 	s.a.props.Tracker = s.a.tracker.Name()
-	props, err := json.Marshal(s.a.props)
+	props, err := json.Marshal(s.a.told())
 	if err != nil {
 		return nil, fmt.Errorf("encode inventory: %w", err)
 	}
@@ -273,9 +290,23 @@ func (s *session) announce(ctx context.Context) ([]replication.Volume, error) {
 	}
 	for i, v := range volumes.Volumes {
 		s.a.disks.all[i].volume = v.ID
-		s.owes = s.owes || !v.Known
+		s.owes = s.owes || !v.Known && !v.Apart
 	}
 	return volumes.Volumes, nil
+}
+
+// state is how a disk stands. Points of a machine that is protected from outside are of
+// all its disks, and only once all of each was sent.
+func (s *session) state(d *disk) replication.DiskState {
+	switch {
+	case !s.a.mayLeave:
+		return replication.DiskPresent
+	case !d.left.IsZero():
+		return replication.DiskLeft
+	case d.entire || s.a.outside != nil:
+		return replication.DiskComplete
+	}
+	return replication.DiskPresent
 }
 
 // A reply that takes longer than replyTold is waited for with a word about it, and not
@@ -313,7 +344,8 @@ func (s *session) prepare(ctx context.Context) error {
 	now := head{s.welcome.HeadNumber, s.welcome.HeadHash}
 	if s.a.loaded && (now == s.a.ledger.at() || s.a.ledger.resolve(now, s.welcome.PointTaken)) {
 		s.a.stand(s.standingAt(now))
-		return s.newTables(ctx, volumes)
+		s.setJoining(volumes, false)
+		return s.addTables(ctx, volumes)
 	}
 	s.resume(now)
 	s.a.loaded = false
@@ -322,16 +354,44 @@ func (s *session) prepare(ctx context.Context) error {
 			return err
 		}
 		for i, d := range s.a.disks.all {
-			if !volumes[i].Known {
-				continue
-			}
-			if err := s.loadDigests(ctx, d); err != nil {
-				return fmt.Errorf("ask what the vault holds of %s: %w", d.name, err)
+			if err := s.fill(ctx, d, volumes[i]); err != nil {
+				return err
 			}
 		}
 	}
 	s.a.ledger.reset(now)
 	s.a.loaded = true
+	s.setJoining(volumes, true)
+	return nil
+}
+
+// fill makes a new table hold what the vault holds.
+func (s *session) fill(ctx context.Context, d *disk, v replication.Volume) error {
+	if !v.Known || d.lost() != nil {
+		return nil // read as a whole once it is back
+	}
+	if err := s.loadDigests(ctx, d); err != nil {
+		return fmt.Errorf("ask what the vault holds of %s: %w", d.name, err)
+	}
+	return nil
+}
+
+// addTables gives disks that were added since the session before a table each.
+func (s *session) addTables(ctx context.Context, volumes []replication.Volume) error {
+	for i, d := range s.a.disks.all {
+		if d.table != nil {
+			continue
+		}
+		if err := s.createTable(d); err != nil {
+			return err
+		}
+		if err := s.fill(ctx, d, volumes[i]); err != nil {
+			return err
+		}
+		if !d.joining.Load() {
+			s.a.complete = false // points wait for it
+		}
+	}
 	return nil
 }
 

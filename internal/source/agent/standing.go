@@ -116,8 +116,13 @@ func (s *session) settle() {
 	if !a.unsettled && a.standing.of(at) {
 		return
 	}
-	if !a.complete || !a.ledger.idle() || slices.ContainsFunc(a.todo, func(c blocktrack.Changes) bool { return !c.Empty() }) {
+	if !a.complete || !a.ledger.idle() {
 		return
+	}
+	for i, d := range a.disks.all {
+		if d.joining.Load() || d.left.IsZero() && !a.todo[i].Empty() {
+			return
+		}
 	}
 	a.unsettled, a.standing = false, s.standingAt(at)
 	if a.pinned != nil {

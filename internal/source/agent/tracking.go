@@ -57,7 +57,8 @@ func (a *agent) openTracker() error {
 	case err == nil:
 		a.live = tracker
 		if len(present) < len(a.disks.all) {
-			a.live = someDisks{tracker, present, len(a.disks.all)}
+			a.live = nil
+			a.live = a.alongside(watched{tracker, present})
 		}
 		a.tracker = a.live
 		a.log.Info("tracking writes in the kernel", "tracker", tracker.Name(), "grain", tracker.Grain(), "pinned", a.pinned != nil)
@@ -94,8 +95,8 @@ func (a *agent) atRest() (bool, error) {
 	if a.live == nil || !a.complete {
 		return false, nil
 	}
-	for _, c := range a.todo {
-		if !c.Empty() {
+	for i, c := range a.todo {
+		if d := a.disks.all[i]; !c.Empty() && d.left.IsZero() && !d.joining.Load() {
 			return false, nil
 		}
 	}

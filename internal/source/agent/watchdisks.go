@@ -44,13 +44,16 @@ func (c *cutter) watchDisks(ctx context.Context) error {
 			return &blocktrack.ShrunkError{Device: d.name, Was: d.size, Now: size}
 		}
 	}
-	if a.disks.absent() != nil {
+	if a.disks.lacks() {
 		if back, err := a.isBack(); err != nil || back {
 			if back {
 				err = errDisksChanged
 			}
 			return err
 		}
+	}
+	if slices.ContainsFunc(a.disks.all, a.overdue) {
+		return errDisksChanged
 	}
 	if a.whole {
 		return c.takeUpNew()
@@ -115,7 +118,12 @@ func (c *cutter) takeUp(fresh []drs.Disk) error {
 	c.s.mu.Lock()
 	hold := c.s.settings.HoldNewDisks
 	c.s.mu.Unlock()
-	room := replication.MaxDisks - len(a.disks.all)
+	room := replication.MaxDisks
+	for _, d := range a.disks.all {
+		if d.left.IsZero() {
+			room--
+		}
+	}
 	if !hold && len(fresh) > 0 && room > 0 {
 		fresh = fresh[:min(room, len(fresh))]
 		a.fresh = nil
@@ -143,11 +151,23 @@ func (c *cutter) tellNew(held []drs.Disk) error {
 		a.log.Warn("new disks are not replicated", "disks", names,
 			"next_step", fmt.Sprintf("turn autoReplicateNewDisks on (UpdateReplicationConfiguration) to protect %s, too", strings.Join(names, ", ")))
 	}
-	props, err := json.Marshal(a.props)
+	props, err := json.Marshal(a.told())
 	if err != nil {
 		return fmt.Errorf("encode inventory: %w", err)
 	}
 	return c.s.conn.Send(&replication.Inventory{JSON: props})
+}
+
+// told is the inventory without disks that have left.
+func (a *agent) told() drs.SourceProperties {
+	props := a.props
+	props.Disks = nil
+	for i, d := range a.disks.all {
+		if d.left.IsZero() {
+			props.Disks = append(props.Disks, a.props.Disks[i])
+		}
+	}
+	return props
 }
 
 // has tells whether the disk at a path, by whatever name, is one of the set.
@@ -163,8 +183,8 @@ func (s *diskSet) has(path string) bool {
 }
 
 // goOnWithout goes on when a disk is gone: what changes on the others is in the vault
-// soon, and makes no point, for a point is of all disks. Once the disk is back little
-// is left to send.
+// soon. It makes no point, for a point is of all disks, until the disk has been waited for
+// long enough. Once it is back little is left to send.
 func (c *cutter) goOnWithout(ctx context.Context, gone error) error {
 	c.tellGone(gone)
 	if c.s.a.ledger.refusal() == nil {
@@ -172,13 +192,18 @@ func (c *cutter) goOnWithout(ctx context.Context, gone error) error {
 			return err
 		}
 	}
-	return c.s.a.openTracker()
+	c.s.a.readLater()
+	return nil
 }
 
 func (c *cutter) tellGone(gone error) {
-	const next = "attach the disk again: it is found under whatever name, and points are made again; " +
-		"what changes on the other disks is sent meanwhile. If it is gone for good, register the machine as a new source server, " +
-		"with an empty --state directory and another --hostname; existing points can be launched"
+	a := c.s.a
+	next := "attach the disk again: it is found under whatever name, and points are made again; what changes on the other disks is sent meanwhile. "
+	if a.mayLeave && a.cfg.DiskGrace > 0 {
+		next += fmt.Sprintf("After %s points go on without it, and those there are keep it; at once, if the agent is started with --drop-missing", a.cfg.DiskGrace)
+	} else {
+		next += "If it is gone for good, start the agent with --drop-missing: points go on without it, and those there are keep it"
+	}
 	c.s.phase(replication.PhaseStalled, gone.Error(), next)
-	c.s.a.log.Error("a disk is gone: the others go on, without recovery points", "err", gone, "next_step", next)
+	a.log.Error("a disk is gone: the others go on, without recovery points", "err", gone, "next_step", next)
 }
