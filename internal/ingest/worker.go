@@ -167,7 +167,7 @@ func (w *worker) disks(m *replication.Disks) error {
 			w.s.status.fail(drs.FailedToCreateStagingDisks, told.Text, told.NextStep)
 			return told
 		}
-		if d.Device == "" || d.Size <= 0 {
+		if d.Device == "" || d.Size <= 0 && d.State != replication.DiskLeft {
 			return protocolError("disk %q of %d bytes", d.Device, d.Size)
 		}
 		if place.known && v.Device != d.Device {

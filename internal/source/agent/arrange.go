@@ -53,6 +53,9 @@ func (a *agent) arrange(fresh ...string) error {
 	case len(choices) > replication.MaxDisks:
 		return fmt.Errorf("%d disks: a source server has at most %d: name those to replicate with --disk", len(choices), replication.MaxDisks)
 	}
+	if err := a.oweDropped(choices); err != nil {
+		return err
+	}
 	set := &diskSet{}
 	for _, c := range choices {
 		d, err := a.openChoice(c, slices.ContainsFunc(choices, func(other choice) bool { return other.lost == "" && other.Name == c.Name }))
@@ -72,6 +75,25 @@ func (a *agent) arrange(fresh ...string) error {
 		a.closeOthers(old)
 	}
 	a.disks, a.whole = set, all
+	return nil
+}
+
+// oweDropped takes note that the newest point may hold a disk that is not to be
+// replicated any more: the next one is without it, though nothing was written.
+func (a *agent) oweDropped(choices []choice) error {
+	if !a.cfg.DropMissing || a.disks != nil {
+		return nil
+	}
+	m, err := loadMemory(a.cfg.State)
+	if err != nil {
+		return err
+	}
+	for _, d := range m.Disks {
+		named := slices.ContainsFunc(choices, func(c choice) bool {
+			return c.Name == d.Name || c.Identity != "" && c.Identity == d.Identity || c.Arg != "" && c.Arg == d.Arg
+		})
+		a.owed = a.owed || !named && d.Left.IsZero()
+	}
 	return nil
 }
 

@@ -36,6 +36,8 @@ type disk struct {
 
 	// A disk that is gone is waited for, from goneSince on, until it has left.
 	goneSince, left time.Time
+	// unfinished: it went before any point held it, and is not waited for.
+	unfinished bool
 	// joining: points go on without the disk while it is read piece by piece; joined
 	// bytes were.
 	joining atomic.Bool

@@ -22,6 +22,9 @@ const joinPiece = 8 << 20
 func (s *session) setJoining(volumes []replication.Volume, afresh bool) {
 	a := s.a
 	for i, d := range a.disks.all {
+		if volumes[i].Apart && d.lost() != nil {
+			d.unfinished = true
+		}
 		switch apart, was := volumes[i].Apart && d.lost() == nil, d.joining.Load(); {
 		case apart && (afresh || !was):
 			d.joined = 0

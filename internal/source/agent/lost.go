@@ -40,7 +40,7 @@ func (d *disk) lose(why error) {
 	block := d.dev.Block()
 	_ = d.dev.Close() // read only: nothing can be lost
 	d.dev, d.goneSince = lostDevice{d.name, block, why}, time.Now()
-	d.joining.Store(false)
+	d.unfinished = d.joining.Swap(false)
 }
 
 // loseGone takes note of the disk that an error says is gone, and tells whether there
@@ -98,14 +98,21 @@ const defaultDiskGrace = 10 * time.Minute
 
 // overdue tells whether a disk has been waited for long enough.
 func (a *agent) overdue(d *disk) bool {
-	return d.lost() != nil && d.left.IsZero() && a.mayLeave && a.cfg.DiskGrace > 0 && time.Since(d.goneSince) >= a.cfg.DiskGrace
+	if d.lost() == nil || !d.left.IsZero() || !a.mayLeave {
+		return false
+	}
+	return d.unfinished || a.graceEnds(d) && time.Since(d.goneSince) >= a.cfg.DiskGrace
 }
+
+// graceEnds tells whether a disk that is gone leaves by itself some time. The boot disk
+// does not: no machine would start from points without it.
+func (a *agent) graceEnds(d *disk) bool { return a.cfg.DiskGrace > 0 && d != a.disks.all[0] }
 
 // letGo has points go on without the disks that were waited for long enough.
 func (a *agent) letGo() {
 	for _, d := range a.disks.all {
 		if a.overdue(d) {
-			d.left, a.owed = time.Now(), true
+			d.left, a.owed = time.Now(), a.owed || !d.unfinished
 			a.log.Warn("a disk has left: points go on without it, those there are keep it", "disk", d.name, "identity", d.identity,
 				"gone_since", d.goneSince.UTC(), "next_step", "none, if that was meant; attached again the disk is taken up again")
 		}

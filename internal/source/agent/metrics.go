@@ -89,7 +89,7 @@ func (m *Metrics) holds(at time.Time) {
 // look takes over how far a session is.
 func (m *Metrics) look(p *replication.Progress, disks []*disk) {
 	m.phase.Store(int32(p.Phase))
-	for i, d := range disks {
+	for i, d := range disks[:min(len(disks), len(p.Disks))] {
 		d.meter.backlog.Store(p.Disks[i].Backlog)
 		if p.Phase == replication.PhaseScanning {
 			d.meter.pending.Store(max(d.meter.size.Load()-p.Disks[i].Scanned, 0))

@@ -20,11 +20,11 @@ func (s *session) statusLine(p *replication.Progress) string {
 			break
 		}
 		if d.joining.Load() {
-			more += fmt.Sprintf(", %s joins: %d %%", d.name, p.Disks[n].Scanned*100/max(d.size, 1))
+			more += fmt.Sprintf(", %s joins: %d %%", d.name, p.Disks[n].Scanned*100/max(d.meter.size.Load(), 1))
 		}
 		scanned += p.Disks[n].Scanned
 		backlog += p.Disks[n].Backlog
-		total += d.size
+		total += d.meter.size.Load() // the size itself is the cutter's
 		n++
 	}
 	line := ""

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -199,10 +200,20 @@ func (c *cutter) goOnWithout(ctx context.Context, gone error) error {
 func (c *cutter) tellGone(gone error) {
 	a := c.s.a
 	next := "attach the disk again: it is found under whatever name, and points are made again; what changes on the other disks is sent meanwhile. "
-	if a.mayLeave && a.cfg.DiskGrace > 0 {
+	waits := true // for ever
+	var which *blocktrack.GoneError
+	for _, d := range a.disks.all {
+		if errors.As(gone, &which) && d.name == which.Device {
+			if d.unfinished && a.mayLeave {
+				return // it leaves, and points go on
+			}
+			waits = !a.graceEnds(d)
+		}
+	}
+	if a.mayLeave && !waits {
 		next += fmt.Sprintf("After %s points go on without it, and those there are keep it; at once, if the agent is started with --drop-missing", a.cfg.DiskGrace)
 	} else {
-		next += "If it is gone for good, start the agent with --drop-missing: points go on without it, and those there are keep it"
+		next += "It is waited for, as long as it takes. If it is gone for good, start the agent with --drop-missing: points go on without it, and those there are keep it"
 	}
 	c.s.phase(replication.PhaseStalled, gone.Error(), next)
 	a.log.Error("a disk is gone: the others go on, without recovery points", "err", gone, "next_step", next)
