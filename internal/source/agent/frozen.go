@@ -34,9 +34,15 @@ const (
 	// freezeShare is the most of its time that a server is frozen.
 	freezeShare = 0.1
 
+	// flushMost is how long a filesystem may take to flush what it has, before it is frozen;
+	// everybody goes on meanwhile.
+	flushMost = 30 * time.Second
+
 	freezeRetryFirst = 5 * time.Second
 	freezeRetryMost  = 5 * time.Minute
 )
+
+const stuckAdvice = "see that the disk or server below it answers; cuts are tried again by themselves, and until then points are fuzzy"
 
 // freezer decides when to freeze.
 type freezer struct {
@@ -70,7 +76,13 @@ func (a *agent) closeGuard() {
 }
 
 // due tells whether filesystems may be frozen at a moment.
-func (f *freezer) due(now time.Time) bool { return f.guard != nil && !now.Before(f.next) }
+func (f *freezer) due(now time.Time) bool {
+	if f.guard == nil {
+		return false
+	}
+	_ = f.guard.Stuck() // what was is let go of soon; what still is frozenCut tells
+	return !now.Before(f.next)
+}
 
 // convergedCut passes over the disks again for as long as each time clearly less has
 // changed than before, and then cuts: what is left to read in the freeze is little.
@@ -145,16 +157,26 @@ func (c *cutter) frozenCut(ctx context.Context) (sealed bool, err error) {
 		a.freezer.gaveUp(time.Now())
 		return false, nil
 	}
+	if err := a.freezer.guard.Stuck(); err != nil {
+		a.log.Warn("no frozen cut", "err", err, "next_step", stuckAdvice)
+		a.freezer.gaveUp(time.Now())
+		return false, nil
+	}
 	application := a.hooks.before(ctx, a.log)
 	// From here to the thaw the agent must not touch a file: it would wait for itself.
 	a.holdTables(true)
 	defer a.holdTables(false)
 	c.ship.frozen = true
 	defer func() { c.ship.frozen = false }()
-	frozen, err := a.freezer.guard.Freeze(mounts, a.cfg.FreezeBound)
+	frozen, err := a.freezer.guard.Freeze(mounts, flushMost, a.cfg.FreezeBound)
 	if err != nil {
 		a.hooks.after(ctx, a.log)
-		a.log.Warn("no frozen cut", "err", err)
+		var stuck *freeze.StuckError
+		if errors.As(err, &stuck) {
+			a.log.Warn("no frozen cut", "err", err, "next_step", stuckAdvice)
+		} else {
+			a.log.Warn("no frozen cut", "err", err)
+		}
 		a.freezer.gaveUp(time.Now())
 		a.cfg.Metrics.abandoned.Add(1)
 		return false, nil

@@ -24,13 +24,32 @@ type Frozen struct {
 	guard *Guard
 	dirs  []*os.File // frozen, in the order they were
 	since time.Time
+	armed bool // the guard waits to be told that all is over
 }
 
-// Freeze flushes the filesystems and then freezes them, in the order given. They
-// stay so until Thaw, but not longer than the bound. Until then whoever writes to
-// them waits, so the caller must not: neither files nor, where logs may lie on
+// StuckError: a filesystem does not get to what it was told within the bound, as when
+// a disk or a server below it does not answer. What had been frozen goes on.
+type StuckError struct {
+	Dir  string
+	Step string // flush or freeze
+	For  time.Duration
+}
+
+func (e *StuckError) Error() string {
+	return fmt.Sprintf("%s of %s has not come to an end in %s: what lies below it is slow or does not answer (dmesg)", e.Step, e.Dir, e.For.Round(time.Millisecond))
+}
+
+// Freeze flushes the filesystems, each for at most flush, and then freezes them, in the
+// order given. They stay so until Thaw, but not longer than the bound. Until then whoever
+// writes to them waits, so the caller must not: neither files nor, where logs may lie on
 // them, logs.
-func (g *Guard) Freeze(mounts []Mount, bound time.Duration) (*Frozen, error) {
+//
+// A *StuckError says that nothing is frozen, for one of them does not come to rest: it
+// is left to that by itself, and until it is done all calls return the like.
+func (g *Guard) Freeze(mounts []Mount, flush, bound time.Duration) (*Frozen, error) {
+	if err := g.Stuck(); err != nil {
+		return nil, err
+	}
 	var names []string
 	var open []*os.File
 	var reached, loose []Mount
@@ -49,11 +68,13 @@ func (g *Guard) Freeze(mounts []Mount, bound time.Duration) (*Frozen, error) {
 			_ = d.Close() // read only
 			continue
 		}
-		names, open, reached = append(names, m.Dir), append(open, d), append(reached, m)
 		// The most of the work, while everybody may go on.
-		if err := unix.Syncfs(int(d.Fd())); err != nil {
-			return nil, fmt.Errorf("freeze: flush %s: %w", m.Dir, err)
+		done := make(chan error, 1)
+		go func() { done <- unix.Syncfs(int(d.Fd())) }()
+		if err := g.await(&step{dir: m.Dir, what: "flush", since: time.Now(), done: done, last: func() { _ = d.Close() }}, flush); err != nil {
+			return nil, err
 		}
+		names, open, reached = append(names, m.Dir), append(open, d), append(reached, m)
 	}
 	f := &Frozen{Whole: len(loose) == 0, Loose: loose, guard: g, since: time.Now()}
 	if len(names) == 0 {
@@ -62,19 +83,89 @@ func (g *Guard) Freeze(mounts []Mount, bound time.Duration) (*Frozen, error) {
 	if _, err := g.tell(order{Dirs: names, After: bound}); err != nil {
 		return nil, err
 	}
+	f.armed = true
 	for i, d := range open {
-		switch err := ioctl(d, fiFreeze); {
+		if i == 1 && g.between != nil {
+			g.between()
+			g.between = nil
+		}
+		done := make(chan error, 1)
+		go func() { done <- ioctl(d, fiFreeze) }()
+		// What is frozen too late is thawed at once, by the guard if not from here. It
+		// has the directory open for as long as it is not told that all is over.
+		err := g.await(&step{dir: names[i], what: "freeze", since: time.Now(), done: done, last: func() {
+			_ = ioctl(d, fiThaw) // of one that came to be frozen after all
+			_ = d.Close()
+			_, _ = g.tell(order{})
+		}}, bound-time.Since(f.since))
+		var late *StuckError
+		switch {
 		case err == nil:
 			f.dirs = append(f.dirs, d)
 			open[i] = nil
+		case errors.As(err, &late):
+			open[i] = nil
+			f.release()
+			return nil, err
 		case errors.Is(err, unix.EOPNOTSUPP):
 			f.Whole, f.Loose = false, append(f.Loose, reached[i])
 		default: // EBUSY: somebody else has frozen it, and will thaw it when he likes
 			_, _ = f.Thaw()
-			return nil, fmt.Errorf("freeze %s: %w", names[i], err)
+			return nil, err
 		}
 	}
 	return f, nil
+}
+
+// step is a system call that nobody can end.
+type step struct {
+	dir, what string
+	since     time.Time
+	done      chan error // capacity 1
+	last      func()     // to be done once it came to an end that nobody waited for
+}
+
+// await waits for a step, and leaves it to itself after a while.
+func (g *Guard) await(s *step, most time.Duration) error {
+	timer := time.NewTimer(max(most, 0))
+	defer timer.Stop()
+	select {
+	case err := <-s.done:
+		if err != nil {
+			if s.what == "flush" {
+				s.last()
+			}
+			return fmt.Errorf("%s %s: %w", s.what, s.dir, err)
+		}
+		return nil
+	case <-timer.C:
+		g.left = s
+		return &StuckError{s.dir, s.what, time.Since(s.since)}
+	}
+}
+
+// Stuck returns a *StuckError while a step that was left to itself has not come to its end.
+func (g *Guard) Stuck() error {
+	if g.left == nil {
+		return nil
+	}
+	select {
+	case <-g.left.done:
+		g.left.last()
+		g.left = nil
+		return nil
+	default:
+		return &StuckError{g.left.dir, g.left.what, time.Since(g.left.since)}
+	}
+}
+
+// release thaws what is frozen, while the guard goes on to watch over the rest.
+func (f *Frozen) release() {
+	for i := len(f.dirs) - 1; i >= 0; i-- {
+		_ = ioctl(f.dirs[i], fiThaw) // or the guard has
+	}
+	closeAll(f.dirs)
+	f.dirs = nil
 }
 
 // Thaw lets the filesystems go on, in the reverse order, and returns for how long
@@ -91,7 +182,8 @@ func (f *Frozen) Thaw() (time.Duration, error) {
 		}
 	}
 	held := time.Since(f.since)
-	if len(f.dirs) > 0 {
+	if f.armed {
+		f.armed = false
 		reply, err := f.guard.tell(order{})
 		late = late || reply == "thawed\n"
 		if first == nil {

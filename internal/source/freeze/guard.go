@@ -27,11 +27,14 @@ type order struct {
 	After time.Duration
 }
 
-// Guard is the process that thaws what its owner does not.
+// Guard is the process that thaws what its owner does not. One goroutine at a time uses it.
 type Guard struct {
 	cmd    *exec.Cmd
 	orders io.WriteCloser
 	reply  *bufio.Reader
+	left   *step // what Freeze has left to itself; nil: nothing
+
+	between func() // for tests: called once, before the second filesystem is frozen; nil: not
 }
 
 // inGuard marks the environment of guards.
@@ -60,11 +63,15 @@ func StartGuard(command []string) (*Guard, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start guard: %w", err)
 	}
-	return &Guard{cmd, orders, bufio.NewReader(replies)}, nil
+	return &Guard{cmd: cmd, orders: orders, reply: bufio.NewReader(replies)}, nil
 }
 
-// Close ends the guard.
+// Close ends the guard. One that watches over a filesystem which is stuck half frozen ends
+// only with this process, when that call, too, has come to its end: nobody else would thaw it.
 func (g *Guard) Close() error {
+	if err := g.Stuck(); err != nil {
+		return fmt.Errorf("end guard: %w", err)
+	}
 	_ = g.orders.Close() // the process it leads to is waited for
 	if err := g.cmd.Wait(); err != nil {
 		return fmt.Errorf("end guard: %w", err)

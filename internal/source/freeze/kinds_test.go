@@ -98,7 +98,7 @@ func TestKindsOfMounts(t *testing.T) {
 				t.Fatalf("found %+v (%v), want %v", found, err, k.want)
 			}
 			g := guard(t)
-			frozen, err := g.Freeze(found, time.Minute)
+			frozen, err := g.Freeze(found, time.Minute, time.Minute)
 			if err != nil {
 				t.Fatal(err)
 			}
