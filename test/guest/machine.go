@@ -2,6 +2,7 @@ package guest
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,8 @@ const (
 type Disk struct {
 	Path string
 	Bus  Bus
+	// Serial is what the disk is called by itself; empty: nothing, or of NVMe its number.
+	Serial string
 }
 
 // bootLimit only keeps a hung machine from hanging the tests.
@@ -37,6 +40,8 @@ const bootLimit = 4 * time.Minute
 // Config says what a machine has.
 type Config struct {
 	Disks []Disk
+	// Slots is how many disks can be added while it runs.
+	Slots int
 	// Files are put into the machine, by their path there without the first slash,
 	// executable; the values are paths on the host. Libraries do not come along.
 	Files map[string]string
@@ -106,12 +111,19 @@ func (m *Machine) prepare(ctx context.Context, cfg Config) error {
 			"-device", fmt.Sprintf("virtserialport,chardev=%s,name=%s", name, name))
 	}
 	for i, d := range cfg.Disks {
-		m.args = append(m.args, "-blockdev", fmt.Sprintf("driver=raw,node-name=d%d,discard=unmap,file.driver=file,file.filename=%s", i, d.Path))
+		device := fmt.Sprintf("virtio-blk-pci,id=disk%d,drive=d%d", i, i)
 		if d.Bus == NVMe {
-			m.args = append(m.args, "-device", fmt.Sprintf("nvme,id=disk%d,drive=d%d,serial=%d", i, i, i))
-		} else {
-			m.args = append(m.args, "-device", fmt.Sprintf("virtio-blk-pci,id=disk%d,drive=d%d", i, i))
+			device = fmt.Sprintf("nvme,id=disk%d,drive=d%d", i, i)
+			d.Serial = cmp.Or(d.Serial, fmt.Sprint(i))
 		}
+		if d.Serial != "" {
+			device += ",serial=" + d.Serial
+		}
+		m.args = append(m.args, "-device", device,
+			"-blockdev", fmt.Sprintf("driver=raw,node-name=d%d,discard=unmap,file.driver=file,file.filename=%s", i, d.Path))
+	}
+	for i := range cfg.Slots {
+		m.args = append(m.args, "-device", fmt.Sprintf("pcie-root-port,id=slot%d,chassis=%d,slot=%d", i, i+1, i+1))
 	}
 	m.args = append(m.args, cfg.Args...)
 	return nil

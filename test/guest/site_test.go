@@ -134,6 +134,14 @@ func (s *site) points(t *testing.T) (all []point) {
 // export writes a disk of a point to a file.
 func (s *site) export(t *testing.T, p point, disk int, file string) {
 	t.Helper()
+	if err := s.tryExport(t, p, disk, file); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tryExport is export where the point may not have the disk.
+func (s *site) tryExport(t *testing.T, p point, disk int, file string) error {
+	t.Helper()
 	text, err := s.rig.Output(t.Context(), "env", "--data", s.rig.Data())
 	if err != nil {
 		t.Fatal(err)
@@ -147,6 +155,7 @@ func (s *site) export(t *testing.T, p point, disk int, file string) {
 		}
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("export disk %d of %s: %v\n%s", disk, p.id, err, out)
+		return fmt.Errorf("export disk %d of %s: %w\n%s", disk, p.id, err, out)
 	}
+	return nil
 }
