@@ -307,6 +307,9 @@ func (c *cutter) stall(ctx context.Context, err error, next string) error {
 	c.s.phase(replication.PhaseStalled, err.Error(), next)
 	wait := jitter(max(c.retry, time.Second))
 	c.s.a.log.Error("replication stalls", "err", err, "next_step", next, "retry_in", wait)
+	if c.s.a.outside == nil {
+		c.s.a.distrust()
+	}
 	if c.s.a.ledger.refusal() == nil {
 		if err := c.ship.commit(ctx, replication.Commit{}); err != nil {
 			return err

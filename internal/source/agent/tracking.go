@@ -81,6 +81,20 @@ func (a *agent) rescan(why reason) {
 	}
 }
 
+// distrust has all disks read: what became of a disk while it was not to be had, no tracker
+// has seen. That holds for the session and the agent after this one, too, for either may be
+// the one that finds it again.
+func (a *agent) distrust() {
+	a.rescan(diskReturned)
+	if a.noted {
+		a.noted = false
+		if err := a.pinned.Note([]byte("{}")); err != nil { // no vault stands like that
+			a.log.Warn("an agent that starts before all disks were read may miss what became of one", "err", err,
+				"next_step", "leave this one running until it says CONTINUOUS")
+		}
+	}
+}
+
 // rollback takes the tables back to what the vault has acknowledged, and has what
 // was sent and not acknowledged read again.
 func (a *agent) rollback() {
