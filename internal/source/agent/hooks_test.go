@@ -20,7 +20,7 @@ func TestHooks(t *testing.T) {
 	}{
 		{"both work", "exit 0", "exit 0", true, true, ""},
 		{"before fails", "echo no such database; exit 1", "touch $0.ran", false, true, "no such database"},
-		{"before hangs", "echo waiting; sleep 1000", "touch $0.ran", false, true, "took too long, and was killed: waiting"},
+		{"before hangs", "echo waiting; sleep 1000 & echo $! > $0.pid; wait", "touch $0.ran", false, true, "took too long, and was killed: waiting"},
 		{"before leaves something running", "sleep 1000 & echo $! > $0.pid", "kill $(cat ${0%after}before.pid)", true, true, ""},
 		{"after fails", "exit 0", "echo the lock was lost; exit 1", true, false, "the lock was lost"},
 		{"a chatterer", "yes | head -c 1000000; echo the end; exit 1", "touch $0.ran", false, true, "the end"},
@@ -49,6 +49,11 @@ func TestHooks(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(dir, "after.ran")); !c.atRest && c.after != "" && err != nil {
 				t.Errorf("applications do not go on after a hook that failed: %v", err)
 			}
+			if raw, err := os.ReadFile(filepath.Join(dir, "before.pid")); err == nil && !c.atRest {
+				if pid := strings.TrimSpace(string(raw)); !ended(pid) {
+					t.Errorf("process %s, which the hook had started, outlives it", pid)
+				}
+			}
 			if got := h.after(t.Context(), log); got != c.wasAtRest {
 				t.Errorf("was at rest: %v\n%s", got, &told)
 			}
@@ -57,4 +62,15 @@ func TestHooks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ended waits until a process that was killed has gone, and tells whether it did.
+func ended(pid string) bool {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		raw, err := os.ReadFile("/proc/" + pid + "/stat")
+		if err != nil || strings.Contains(string(raw), ") Z ") { // its parent may not have looked yet
+			return true
+		}
+	}
+	return false
 }
