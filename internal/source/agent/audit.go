@@ -104,6 +104,7 @@ func (c *cutter) auditSome(ctx context.Context) error {
 	a.audit.off = stretch.Offset + stretch.Length
 	if len(missed) > 0 {
 		a.todo[i] = blocktrack.Union(a.todo[i], blocktrack.Changes{Ranges: blocktrack.Join(missed)})
+		d.meter.missed.Add(int64(len(missed)) * blocktrack.ChunkSize)
 		a.log.Error("the tracker missed writes; they are sent now", "tracker", a.tracker.Name(), "disk", d.name,
 			"chunks", len(missed), "first", missed[0].Offset, "next_step", "report this, and use --tracker scan if it comes again")
 	}

@@ -35,6 +35,7 @@ type Metrics struct {
 type diskMeter struct {
 	size, backlog, pending atomic.Int64
 	read, changed, sent    atomic.Int64
+	missed                 atomic.Int64 // by the tracker, as audits found
 	mu                     sync.Mutex
 	rescans                map[reason]int64
 }
@@ -132,6 +133,7 @@ var (
 	readDesc      = desc("read_bytes_total", "Read from the disk.", "disk")
 	unchangedDesc = desc("deduplicated_bytes_total", "Read and not sent: the vault holds them, or they are zeros.", "disk")
 	sentDesc      = desc("sent_bytes_total", "Sent to the server, packed.", "disk")
+	missedDesc    = desc("audit_missed_bytes_total", "Found by the audit to have changed without the tracker's notice, and sent.", "disk")
 	rescansDesc   = desc("rescans_total", "Times that the whole disk had to be read, by reason: start, vault, tracker, disk.", "disk", "reason")
 )
 
@@ -144,7 +146,7 @@ var phaseNames = map[replication.Phase]string{
 func (m *Metrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		connectedDesc, phaseDesc, lagDesc, throttleDesc, waitedDesc, heldDesc, sessionsDesc, breaksDesc, epochsDesc, refusedDesc, abandonedDesc, packedDesc,
-		diskSizeDesc, backlogDesc, pendingDesc, readDesc, unchangedDesc, sentDesc, rescansDesc, m.freezes.Desc(),
+		diskSizeDesc, backlogDesc, pendingDesc, readDesc, unchangedDesc, sentDesc, missedDesc, rescansDesc, m.freezes.Desc(),
 	} {
 		out <- d
 	}
@@ -196,6 +198,7 @@ func (d *diskMeter) collect(gauge func(*prometheus.Desc, float64, ...string), co
 	count(readDesc, d.read.Load(), name)
 	count(unchangedDesc, max(d.read.Load()-changed, 0), name)
 	count(sentDesc, d.sent.Load(), name)
+	count(missedDesc, d.missed.Load(), name)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for why, n := range d.rescans {
