@@ -233,3 +233,40 @@ func TestDisksOfAMachineComeAndGo(t *testing.T) {
 	wantDisks(t, r, r.takePoint(server), disks)
 	a.stop(t)
 }
+
+// A disk that was pulled out of a machine for good leaves: points go on without it, also
+// after a restart of the agent, and hold it again when it is back.
+func TestADiskLeavesAMachine(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	m := tracktest.NewMachine(t, 1, machineDisk)
+	second := m.Image("second.img", 8<<20)
+	cfg := r.outside(t, m)
+	cfg.DiskGrace = 6 * time.Second // more than it takes to tell that it is gone
+	a := runAgent(cfg)
+	defer func() { a.stop(t) }()
+	r.await(t, 1, drs.RecoveryPoint.Bootable)
+	server := r.only()
+	has := func(n int) func() bool { return func() bool { return len(r.ids(t, r.newest())) == n } }
+	m.Plug(1, second)
+	m.Write(1, 4, 2<<20, 8192)
+	r.catalog.await(t, "a point of two disks", has(2))
+
+	m.Unplug(1)
+	r.stalled(t, server, "go on without it")
+	m.Write(0, 5, 3<<20, 8192)
+	r.catalog.await(t, "a point without the disk", has(1))
+	r.continuous(t, server)
+	wantDisks(t, r, r.takePoint(server), m.Images[:1])
+	a.stop(t)
+	points := len(r.catalog.points[server])
+	a = runAgent(cfg)
+	m.Write(0, 6, 4<<20, 8192)
+	r.catalog.await(t, "a point after the restart", func() bool { return len(r.catalog.points[server]) > points })
+	wantDisks(t, r, r.takePoint(server), m.Images[:1])
+
+	m.Plug(1, second)
+	m.Write(1, 7, 1<<20, 4096)
+	r.catalog.await(t, "a point of both disks", has(2))
+	wantDisks(t, r, r.takePoint(server), []string{m.Images[0], second})
+}

@@ -60,7 +60,10 @@ func (a *agent) openOutside(ctx context.Context) error {
 		size, _ := dev.Size() // as Open learned it
 		d := &disk{name: dev.Name(), dev: dev, size: size}
 		if tracker.Left(i) {
-			d.lose(qemu.ErrUnplugged)
+			if err := a.loseOutside(d); err != nil {
+				_ = tracker.Close() // nothing was recorded yet
+				return err
+			}
 		}
 		set.all = append(set.all, d)
 	}

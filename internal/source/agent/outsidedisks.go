@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"lifeboat/internal/drs"
 	"lifeboat/internal/source/blocktrack"
@@ -27,6 +28,24 @@ func (a *agent) outsideDisks() (named []string, remembered []qemu.Attached, err 
 	return nil, remembered, err
 }
 
+// loseOutside takes note of a disk that the machine does not have at the agent's start.
+func (a *agent) loseOutside(d *disk) error {
+	m, err := loadMemory(a.cfg.State)
+	if err != nil {
+		return err
+	}
+	d.lose(qemu.ErrUnplugged)
+	for _, known := range m.Disks {
+		if known.Name == d.name {
+			d.left = known.Left
+		}
+	}
+	if d.left.IsZero() && a.cfg.DropMissing {
+		d.left, a.owed = time.Now(), true
+	}
+	return nil
+}
+
 // watchOutside is watchDisks for a machine that the agent does not run on.
 func (c *cutter) watchOutside(ctx context.Context) error {
 	a := c.s.a
@@ -45,6 +64,9 @@ func (c *cutter) watchOutside(ctx context.Context) error {
 		case at >= 0 && attached[at].Size > d.size:
 			return blocktrack.ErrGrown
 		}
+	}
+	if slices.ContainsFunc(a.disks.all, a.overdue) {
+		return errDisksChanged
 	}
 	if !a.whole {
 		return nil
@@ -85,7 +107,7 @@ func (a *agent) rearrangeOutside(ctx context.Context) error {
 		i := slices.Index(a.disks.names(), now.Name)
 		switch {
 		case i >= 0 && a.disks.all[i].lost() != nil:
-			a.disks.all[i].dev = a.outside.Follow(now)
+			a.disks.all[i].dev, a.disks.all[i].left = a.outside.Follow(now), time.Time{}
 		case i < 0 && slices.Contains(fresh, now.Name):
 			i = len(a.disks.all)
 			a.disks.all = append(a.disks.all, &disk{name: now.Name, dev: a.outside.Follow(now), size: now.Size})
@@ -97,6 +119,7 @@ func (a *agent) rearrangeOutside(ctx context.Context) error {
 		a.todo[i], a.disks.all[i].whole = blocktrack.Changes{All: true}, diskReturned
 		a.complete = false
 	}
+	a.letGo()
 	if _, err := a.describeOutside(ctx, inventory.Collector{}); err != nil {
 		return err
 	}
