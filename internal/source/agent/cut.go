@@ -330,7 +330,9 @@ func (c *cutter) stall(ctx context.Context, err error, next string) error {
 	if err := c.s.a.openTracker(); err != nil {
 		return err
 	}
-	c.s.phase(replication.PhaseScanning, "", "")
+	if c.s.a.disks.absent() == nil { // else what was told stands
+		c.s.phase(replication.PhaseScanning, "", "")
+	}
 	return nil
 }
 
